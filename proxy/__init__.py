@@ -1,0 +1,23 @@
+"""nox-proxy: answers NOX Energy's deprecated v1 calls from v2.
+
+A request's life, all of it on one page in `pipeline.py`:
+
+    identify → admit → translate → choose an upstream → send → translate back → observe
+
+The house has three wings and a hall:
+
+- `contract/`: WHAT the versions say. Pure.
+- `policy/`: WHO may, WHEN and WHERE TO. Pure.
+- `wire/`: HTTP in and out.
+- `pipeline.py` joins them, `app.py` is its door, `serve.py` builds and runs the whole.
+
+The laws (import-linter and `tests/test_architecture.py` hold them):
+
+1. `contract/` and `policy/` know no HTTP library, clock, environment or file. Time is an argument.
+2. Each outside library has one home.
+3. A second deprecated endpoint is one new file in `contract/changes/` and one line in its list.
+4. One `Exchange` record a request; metrics and log only read it.
+5. No middleware stack.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,130 @@
+"""The two Starlette apps, public and admin, and the door between ASGI and the pipeline."""
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request as StarletteRequest
+from starlette.responses import PlainTextResponse
+from starlette.responses import Response as StarletteResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from proxy.contract.errors import CallerGone, PayloadTooLarge
+from proxy.contract.messages import Request, gather
+from proxy.pipeline import Pipeline
+from proxy.telemetry import Telemetry
+
+LINGER_SECONDS = 2.0
+"""How long an early answer waits for the rest of the body: closing on unread bytes would reset the connection,
+and the answer could be lost with it (RFC 9112, section 9.6)."""
+
+
+def public_app(pipeline: Pipeline) -> Starlette:
+    """Every path leads to the pipeline, without Starlette's routing, redirects or texts."""
+    app = Starlette()
+    app.router.redirect_slashes = False
+    app.router.default = Door(pipeline)
+    return app
+
+
+def admin_app(telemetry: Telemetry, is_ready: Callable[[], bool]) -> Starlette:
+    """`/metrics`, `/livez` and `/readyz`, for the platform and not for callers."""
+
+    async def metrics(request: StarletteRequest) -> StarletteResponse:
+        body, content_type = telemetry.exposition(request.headers.get("accept", ""))
+        return StarletteResponse(body, headers={"content-type": content_type})
+
+    async def livez(_: StarletteRequest) -> StarletteResponse:
+        return PlainTextResponse("live\n")
+
+    async def readyz(_: StarletteRequest) -> StarletteResponse:
+        if is_ready():
+            return PlainTextResponse("ready\n")
+        return PlainTextResponse("draining\n", status_code=503)
+
+    return Starlette(routes=[Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)])
+
+
+class Door:
+    """The ASGI way into the pipeline, without Starlette's Request and JSONResponse: they cost more than it."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = read_head(scope)
+        body = BodyReader(request, receive)
+        response = await self._pipeline.answer(request, body.read)
+        if body.caller_gone:
+            return
+        close = response.close or not body.whole
+        fields = [*response.fields, (b"connection", b"close")] if close else response.fields
+        await send({"type": "http.response.start", "status": response.status, "headers": fields})
+        if not body.whole:
+            await send({"type": "http.response.body", "body": response.body, "more_body": True})
+            await body.discard()
+            await send({"type": "http.response.body"})
+        else:
+            await send({"type": "http.response.body", "body": response.body})
+
+
+def read_head(scope: Scope) -> Request:
+    """The head of an ASGI request (ASGI's HTTP spec 2.3: names come in lower case)."""
+    client = scope["client"]
+    return Request(
+        method=scope["method"],
+        path=scope["raw_path"],
+        fields=gather(scope["headers"]),
+        client=client[0] if client else None,
+        scheme=scope["scheme"],
+    )
+
+
+class BodyReader:
+    """A request's body. `whole` says that nothing of it is left on the wire."""
+
+    def __init__(self, request: Request, receive: Receive) -> None:
+        self._receive = receive
+        self._length = _announced_length(request)
+        self.whole = self._length == 0
+        self.caller_gone = False
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body. Raises PayloadTooLarge (by its announced length, or while reading) or CallerGone."""
+        if self._length is not None and self._length > limit:
+            raise PayloadTooLarge
+        pieces: list[bytes] = []
+        size = 0
+        while not self.whole:
+            piece = await self._next()
+            size += len(piece)
+            if size > limit:
+                raise PayloadTooLarge
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def discard(self) -> None:
+        """Reads on for LINGER_SECONDS at most, so that the answer just given is not lost."""
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not self.whole:
+                    await self._next()
+        except (TimeoutError, CallerGone):
+            pass
+
+    async def _next(self) -> bytes:
+        event = await self._receive()
+        if event["type"] == "http.disconnect":
+            self.caller_gone = True
+            raise CallerGone
+        self.whole = not event.get("more_body", False)
+        piece: bytes = event.get("body", b"")
+        return piece
+
+
+def _announced_length(request: Request) -> int | None:
+    """The body's length in bytes as its framing tells it (RFC 9112, section 6.3); None for a chunked one."""
+    if b"transfer-encoding" in request.fields:
+        return None
+    return int(request.fields.get(b"content-length", (b"0",))[0])

@@ -1,0 +1,147 @@
+"""The command line: serve, demo, simulate, check, hash-key."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn, Optional
+
+import typer
+from rich.console import Console
+
+from proxy import __version__
+from proxy.policy.credentials import digest
+from proxy.settings import Settings, SettingsFault, load
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Answers NOX Energy's deprecated v1 calls from v2, so that old integrations go on working.",
+)
+_errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Config = Annotated[
+    Optional[Path],
+    typer.Option("--config", "-c", metavar="FILE", help="Settings in TOML. NOX_PROXY_* variables override it."),
+]
+
+
+def main() -> None:
+    """The entry point of `nox-proxy`."""
+    app(prog_name="nox-proxy")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"nox-proxy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def serve(config: Config = None) -> None:
+    """Run the proxy until SIGTERM or Ctrl-C.
+
+    Exit status 0 after a drain, 2 where the settings are at fault or an address is taken.
+    """
+    from proxy.serve import serve as run
+
+    settings = _settings(config)
+    try:
+        run(settings)
+    except OSError as error:
+        _fail(f"cannot start: {error.strerror or error}")
+
+
+@app.command()
+def check(config: Config = None) -> None:
+    """Check the settings without starting anything.
+
+    Prints a line a fault and exits with status 2, or says what the settings mean and exits with 0.
+    """
+    from proxy.serve import warnings
+
+    settings = _settings(config)
+    print(f"settings are valid: {_address(settings.listen)} sends to {settings.upstreams.v2.url}")
+    for warning in warnings(settings):
+        _errors.print(f"warning: {warning}", markup=False)
+
+
+@app.command("hash-key")
+def hash_key() -> None:
+    """Read an API key from standard input and print its SHA-256.
+
+    That is what `manufacturers.NAME.keys_sha256` lists, so that no settings file holds a key.
+    """
+    if sys.stdin.isatty():
+        _errors.print("API key, then Enter (it shows as you type):", markup=False)
+    key = sys.stdin.buffer.readline().strip()
+    if not key:
+        _fail("no key on standard input")
+    print(digest(key))
+
+
+class Version(StrEnum):
+    """A service to stand in for."""
+
+    v1 = "v1"
+    v2 = "v2"
+
+
+@app.command()
+def simulate(
+    version: Annotated[Version, typer.Argument(help="Which service to stand in for.")],
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Port 0 takes a free one.")] = "127.0.0.1:9002",
+    key: Annotated[Optional[list[str]], typer.Option(help="An API key it accepts; may be repeated.")] = None,
+    fault: Annotated[
+        Optional[str],
+        typer.Option(
+            help="A fault for every call: status=503, delay=0.5, hang, close, cut, garbage, html, odd, drift or gzip."
+        ),
+    ] = None,
+) -> None:
+    """Stand in for NOX's v1 or v2 service, with subscribers in memory.
+
+    A call may order a fault for itself with the header `simulate-fault`; `PUT /_simulator/fault` orders one for
+    all calls to come, and `GET /_simulator/calls` shows what came. Without --key it accepts "demo-key".
+    """
+    from proxy.settings import parse_address
+    from proxy.simulator.faults import parse_fault
+    from proxy.simulator.run import simulate as run
+    from proxy.simulator.services import DEMO_KEY, V1Service, V2Service
+
+    try:
+        address = parse_address(listen)
+        ordered = parse_fault(fault) if fault else None
+    except ValueError as error:
+        _fail(str(error))
+    service = {Version.v1: V1Service, Version.v2: V2Service}[version](key or (DEMO_KEY,), ordered)
+    try:
+        run(service, *address)
+    except OSError as error:
+        _fail(f"cannot start: {error.strerror or error}")
+
+
+def _settings(config: Path | None) -> Settings:
+    try:
+        return load(config)
+    except SettingsFault as fault:
+        _fail(*fault.lines)
+
+
+def _fail(*lines: str) -> NoReturn:
+    for line in lines:
+        _errors.print(line, markup=False)
+    raise typer.Exit(2)
+
+
+def _address(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

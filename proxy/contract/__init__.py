@@ -1,0 +1,1 @@
+"""WHAT the versions say: messages, envelopes, errors and version changes. Pure."""

@@ -1,0 +1,212 @@
+"""Every answer that the proxy itself gives instead of v2's, as one tree of errors.
+
+    ProxyError                          status  error_code                    Proxy-Status (RFC 9209)
+    ├── CallerError                                                           http_request_error
+    │   ├── MalformedMessage            400     bad_request
+    │   ├── HeadersTooLarge             431     request_header_fields_too_large
+    │   ├── NotFound                    404     not_found
+    │   ├── MethodNotAllowed            405     method_not_allowed
+    │   ├── CredentialError             401
+    │   │   ├── MissingApiKey                   missing_api_key
+    │   │   ├── ConflictingApiKeys              conflicting_api_keys
+    │   │   └── InvalidApiKey                   invalid_api_key
+    │   ├── PayloadTooLarge             413     payload_too_large
+    │   ├── UnsupportedMediaType        415     unsupported_media_type
+    │   ├── InvalidJson                 400     invalid_json
+    │   ├── InvalidRequest              400     invalid_request
+    │   ├── UnmappedFieldRefused        400     <field>_unsupported
+    │   └── CallerGone                  499     client_closed_request
+    ├── UpstreamError
+    │   ├── UpstreamUnavailable         502     upstream_unavailable          by its cause
+    │   ├── UpstreamDisconnected        502     upstream_disconnected         connection_terminated
+    │   ├── InvalidUpstreamResponse     502     invalid_upstream_response     by its cause
+    │   ├── UpstreamTimeout             504     upstream_timeout              by its cause
+    │   └── UpstreamOverloaded          503     upstream_overloaded           connection_limit_reached
+    ├── ProxyLoopDetected               502     proxy_loop_detected           proxy_loop_detected
+    ├── ShuttingDown                    503     service_unavailable           proxy_internal_error
+    └── InternalError                   500     internal_server_error         proxy_internal_error
+
+The rows are those of the contract's "Admission" and "From v2". No message holds a caller's value.
+"""
+
+from typing import ClassVar
+
+from proxy.contract.messages import Field
+
+
+class ProxyError(Exception):
+    """An answer of ours. `text` goes out as v1's `error` and `message`."""
+
+    status: ClassVar[int]
+    error_code: str
+    text: str
+    reason: str
+    """The error's type in `Proxy-Status`, and its reason on the metrics."""
+    fields: ClassVar[tuple[Field, ...]] = ()
+    """Header lines that belong to the status."""
+    closes: ClassVar[bool] = False
+    """True where the caller's message cannot be told from what may follow it."""
+
+    def __init__(self, text: str | None = None, *, reason: str | None = None) -> None:
+        self.text = text or self.text
+        self.reason = reason or self.reason
+        super().__init__(self.text)
+
+
+class CallerError(ProxyError):
+    """The caller's to mend."""
+
+    reason = "http_request_error"
+
+
+class MalformedMessage(CallerError):
+    """Admission 1: not the HTTP that RFC 9112 describes."""
+
+    status, error_code, text, closes = 400, "bad_request", "Malformed HTTP request", True
+
+
+class HeadersTooLarge(CallerError):
+    """Admission 1: the header block exceeds `max_header_bytes`."""
+
+    status, error_code = 431, "request_header_fields_too_large"
+    text, closes = "Request header fields too large", True
+
+
+class NotFound(CallerError):
+    """Admission 2."""
+
+    status, error_code, text = 404, "not_found", "Not found"
+
+
+class MethodNotAllowed(CallerError):
+    """Admission 3."""
+
+    status, error_code, text = 405, "method_not_allowed", "Method not allowed"
+    fields = ((b"allow", b"POST"),)
+
+
+class CredentialError(CallerError):
+    """Admission 5 to 7. Every 401 names the scheme (RFC 9110, section 11.6.1)."""
+
+    status = 401
+    fields = ((b"www-authenticate", b"ApiKey"),)
+
+
+class MissingApiKey(CredentialError):
+    """Admission 5."""
+
+    error_code, text = "missing_api_key", "Missing API key"
+
+
+class ConflictingApiKeys(CredentialError):
+    """Admission 6."""
+
+    error_code, text = "conflicting_api_keys", "Conflicting API keys"
+
+
+class InvalidApiKey(CredentialError):
+    """Admission 7."""
+
+    error_code, text = "invalid_api_key", "Invalid API key"
+
+
+class PayloadTooLarge(CallerError):
+    """Admission 9."""
+
+    status, error_code, text = 413, "payload_too_large", "Request body too large"
+
+
+class UnsupportedMediaType(CallerError):
+    """Admission 10 and 11."""
+
+    status, error_code, text = 415, "unsupported_media_type", "Content-Type must be application/json"
+
+
+class InvalidJson(CallerError):
+    """Admission 12."""
+
+    status, error_code, text = 400, "invalid_json", "Request body is not valid JSON"
+
+
+class InvalidRequest(CallerError):
+    """Admission 13."""
+
+    status, error_code, text = 400, "invalid_request", "Request body must be a JSON object"
+
+
+class UnmappedFieldRefused(CallerError):
+    """Admission 14: v2 has no room for `field`, and the settings refuse it."""
+
+    status = 400
+
+    def __init__(self, field: str) -> None:
+        self.error_code = f"{field}_unsupported"
+        super().__init__(f"{field} is no longer supported")
+
+
+class CallerGone(CallerError):
+    """The caller left before its body was whole. Nobody reads this answer; 499 is nginx's number for it."""
+
+    status, error_code, text, closes = 499, "client_closed_request", "Client closed the request", True
+
+
+class UpstreamError(ProxyError):
+    """The upstream's fault, or that of the way to it."""
+
+
+class UpstreamUnavailable(UpstreamError):
+    """Refused, unresolved or TLS not verified: the upstream took nothing of the call."""
+
+    status, error_code, text = 502, "upstream_unavailable", "Upstream unavailable"
+    reason = "destination_unavailable"
+
+
+class UpstreamDisconnected(UpstreamError):
+    """Closed or broken off before the whole answer: whether the call took effect is not known."""
+
+    status, error_code, text = 502, "upstream_disconnected", "Upstream closed the connection before it answered"
+    reason = "connection_terminated"
+
+
+class InvalidUpstreamResponse(UpstreamError):
+    """An answer that cannot be handed on."""
+
+    status, error_code, text = 502, "invalid_upstream_response", "Upstream sent an invalid response"
+    reason = "http_protocol_error"
+
+
+class UpstreamTimeout(UpstreamError):
+    """No whole answer within the deadline."""
+
+    status, error_code, text = 504, "upstream_timeout", "Upstream did not answer in time"
+    reason = "http_response_timeout"
+
+
+class UpstreamOverloaded(UpstreamError):
+    """No connection came free in time: the upstream took nothing of the call."""
+
+    status, error_code, text = 503, "upstream_overloaded", "Upstream is overloaded, try again later"
+    reason = "connection_limit_reached"
+    fields = ((b"retry-after", b"1"),)
+
+
+class ProxyLoopDetected(ProxyError):
+    """Admission 4: the proxy was pointed at itself."""
+
+    status, error_code, text = 502, "proxy_loop_detected", "Proxy loop detected"
+    reason = "proxy_loop_detected"
+
+
+class ShuttingDown(ProxyError):
+    """The drain ran out of time with this call in flight: whether it took effect is not known."""
+
+    status, error_code, text = 503, "service_unavailable", "Service is restarting, try again"
+    reason = "proxy_internal_error"
+    fields, closes = ((b"retry-after", b"1"),), True
+
+
+class InternalError(ProxyError):
+    """A bug of ours."""
+
+    status, error_code, text = 500, "internal_server_error", "Internal server error"
+    reason = "proxy_internal_error"

@@ -1,0 +1,1 @@
+"""The calls of an old integration, made and shown."""

@@ -1,0 +1,1 @@
+"""WHO may, WHEN and WHERE TO. Pure: time is an argument."""

@@ -1,0 +1,1 @@
+"""HTTP in and out: the server, headers, the upstream and its transports."""

@@ -1,0 +1,222 @@
+"""One HTTP/1.1 connection to an upstream, one exchange at a time, on asyncio and httptools."""
+
+import asyncio
+import select
+from typing import cast
+
+import httptools
+import httpx
+import msgspec
+
+from proxy.contract.messages import Field
+
+MAX_HEAD_BYTES = 65_536
+"""Status line and header block of an answer, with all 1xx answers before it."""
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """An upstream's whole answer. Names are in lower case."""
+
+    status: int
+    fields: tuple[Field, ...]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"Answer({self.status}, {len(self.body)} bytes)"
+
+
+class Disconnected(httpx.RemoteProtocolError):
+    """The upstream closed or broke off before its answer was whole."""
+
+
+class ResponseTooLarge(httpx.RemoteProtocolError):
+    """The body exceeds `max_response_bytes`."""
+
+
+class Connection(asyncio.Protocol):
+    """Sends one request's bytes, parses one answer, and says whether it may serve another.
+
+    It is reusable only when nothing is left over on either side: a surplus byte, an unfinished write, an
+    answer without a length, a `Connection: close` or any fault ends it.
+    """
+
+    _status: int
+    _fields: list[Field]
+    _pieces: list[bytes]
+    _body_bytes: int
+    _head_done: bool
+    _delimited: bool
+    _keep_alive: bool
+    _whole: bool
+
+    def __init__(self, max_response_bytes: int) -> None:
+        self._max_body = max_response_bytes
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[Answer] | None = None
+        self._reusable = True
+        self._without_body = False
+        self._head_bytes = 0
+        self._begin_answer()
+        self.idle_since = 0.0
+
+    def exchange(self, message: bytes, *, without_body: bool = False) -> asyncio.Future[Answer]:
+        """Writes a whole request. The future holds the answer, or fails with an httpx.TransportError.
+
+        `without_body`: the answer to a HEAD, which has none whatever its length says.
+        """
+        assert self._transport is not None
+        self._waiter = waiter = self._loop.create_future()
+        self._without_body = without_body
+        self._head_bytes = 0
+        self._begin_answer()
+        self._transport.write(message)
+        return waiter
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another exchange may follow the last one."""
+        return self._reusable and self._waiter is None
+
+    def is_quiet(self) -> bool:
+        """Whether the upstream has neither closed nor sent a thing, looked up in the kernel's own buffer.
+
+        The event loop may not have come round to it yet, and a call written to a closed connection is lost.
+        """
+        return self.reusable and not self._readable.poll(0)
+
+    def expire(self) -> None:
+        """The deadline of the exchange has come."""
+        self._fail(httpx.ReadTimeout("no whole answer within the deadline"))
+
+    def close(self) -> None:
+        """Gives the connection up, whatever is under way on it."""
+        self._reusable = False
+        self._waiter = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._readable = select.poll()
+        self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None:
+            self.close()  # a byte that answers nothing
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._reusable = False
+            if not self._whole:
+                self._fail(_cause(error))
+        if self._whole:
+            self._deliver(data)
+        elif not self._head_done:
+            self._count_head(len(data))
+
+    def eof_received(self) -> None:
+        self._reusable = False
+        if self._head_done and not self._delimited:
+            self._whole = True  # RFC 9112, section 6.3: the end of the connection is the end of the body
+            self._deliver(b"")
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._reusable = False
+        self._fail(Disconnected("closed before the whole answer"))
+
+    # httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        if self._whole:
+            self._reusable = False  # the upstream began an answer that nobody asked for
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"content-length":
+            self._delimited = True
+        elif name == b"transfer-encoding":
+            self._delimited = True
+            if value.lower() != b"chunked":
+                raise httpx.RemoteProtocolError("a transfer coding that was not asked for")
+        self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._whole:
+            return
+        self._status = self._parser.get_status_code()
+        if not 100 <= self._status <= 599 or self._status == 101:
+            raise httpx.RemoteProtocolError("not a status that can be handed on")
+        self._keep_alive = self._parser.should_keep_alive()
+        if self._status >= 200:
+            self._head_done = True
+            if self._without_body:
+                # httptools waits for the body that the length announces; this connection goes with it.
+                self._keep_alive = False
+                self._whole = True
+
+    def on_body(self, piece: bytes) -> None:
+        if self._whole:
+            return
+        self._body_bytes += len(piece)
+        if self._body_bytes > self._max_body:
+            raise ResponseTooLarge("larger than max_response_bytes")
+        self._pieces.append(piece)
+
+    def on_message_complete(self) -> None:
+        if self._whole:
+            return
+        if self._status < 200:
+            self._begin_answer()  # RFC 9110, section 15.2: an interim answer, the real one follows
+        else:
+            self._whole = True
+
+    # the one answer under way
+
+    def _begin_answer(self) -> None:
+        self._status = 0
+        self._fields = []
+        self._pieces = []
+        self._body_bytes = 0
+        self._head_done = self._delimited = self._keep_alive = self._whole = False
+
+    def _count_head(self, received: int) -> None:
+        self._head_bytes += received
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._fail(httpx.RemoteProtocolError("header block too large"))
+
+    def _deliver(self, data: bytes) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            return
+        assert self._transport is not None
+        unfinished = self._transport.get_write_buffer_size() > 0
+        if unfinished or not self._keep_alive or not _ends_with_answer(data, self._pieces):
+            self._reusable = False
+        waiter.set_result(Answer(self._status, tuple(self._fields), b"".join(self._pieces)))
+
+    def _fail(self, error: httpx.TransportError) -> None:
+        waiter, self._waiter = self._waiter, None
+        self._reusable = False
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _ends_with_answer(data: bytes, pieces: list[bytes]) -> bool:
+    """False where line ends follow an answer: the parser skips them, and a clean upstream sends none."""
+    if data.endswith(b"\r\n\r\n"):
+        return not data.endswith(b"\r\n\r\n\r\n")
+    return bool(pieces) and data.endswith(pieces[-1])
+
+
+def _cause(error: Exception) -> httpx.TransportError:
+    """What a callback raised, or that this was not HTTP."""
+    if isinstance(error.__context__, httpx.TransportError):
+        return error.__context__
+    return httpx.RemoteProtocolError("not HTTP")

@@ -1,0 +1,141 @@
+"""Header fields across the proxy: what goes to v2, what comes back, and what is ours to add.
+
+A message to v2 is made anew, so hop-by-hop fields (RFC 9110, section 7.6.1) need no stripping: nothing of
+the caller's goes on but what is named here (contract, "To v2").
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from uuid import uuid4
+
+from proxy import __version__
+from proxy.contract.messages import Field, Fields, Request
+
+PSEUDONYM = b"nox-proxy"
+"""Our name in Via and Proxy-Status."""
+VIA = b"1.1 " + PSEUDONYM
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
+
+_USER_AGENT = PSEUDONYM + b"/" + __version__.encode()
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_VALUE = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE = re.compile(rb"[a-z0-9][a-z0-9_*/@-]*=[\x20-\x7e]+")
+_VIA_COMMENT = re.compile(rb"\([^()]*\)")
+
+
+def request_id(fields: Fields) -> bytes:
+    """The caller's `x-request-id` if it is 1 to 128 visible ASCII characters, else a new UUID."""
+    theirs = _single(fields, b"x-request-id")
+    return theirs if theirs and _REQUEST_ID.fullmatch(theirs) else str(uuid4()).encode()
+
+
+def is_loop(fields: Fields) -> bool:
+    """Whether our own name stands in Via (RFC 9110, section 7.6.3): the proxy was pointed at itself."""
+    return any(PSEUDONYM in value.lower() and _names_us(value) for value in fields.get(b"via", ()))
+
+
+def _names_us(via: bytes) -> bool:
+    hops = (hop.split() for hop in _VIA_COMMENT.sub(b" ", via).lower().split(b","))
+    return any(len(hop) > 1 and hop[1] == PSEUDONYM for hop in hops)
+
+
+def media_type_is_json(fields: Fields) -> bool:
+    """`application/json`, any `+json`, or none (admission 11)."""
+    sent = fields.get(b"content-type")
+    if sent is None or sent == (b"application/json",):
+        return True
+    essence = sent[0].split(b";", 1)[0].strip().lower()
+    kind, _, subtype = essence.partition(b"/")
+    return len(sent) == 1 and (essence in (b"", b"application/json") or (bool(kind) and subtype.endswith(b"+json")))
+
+
+def is_encoded(fields: Fields) -> bool:
+    """Whether a Content-Encoding other than identity is on the body (admission 10)."""
+    codings = b",".join(fields.get(b"content-encoding", ())).split(b",")
+    return any(coding.strip().lower() not in (b"", b"identity") for coding in codings)
+
+
+class ToUpstream:
+    """Writes the header lines of a translated call. `trusted`: the peers whose `x-forwarded-*` count."""
+
+    def __init__(self, trusted: Networks) -> None:
+        self._trusts = lru_cache(maxsize=1024)(lambda client: _is_among(client, trusted))
+
+    def __call__(self, request: Request, key: bytes, request_id: bytes, body: bytes) -> list[Field]:
+        """All lines but Host, which is the upstream's own (contract, "To v2")."""
+        fields = request.fields
+        lines = [
+            (b"x-api-key", key),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"accept", b"application/json"),
+            (b"accept-encoding", b"identity"),
+            (b"user-agent", _valid(fields, b"user-agent") or _USER_AGENT),
+            (b"via", b", ".join((*fields.get(b"via", ()), VIA))),
+            (b"x-request-id", request_id),
+        ]
+        lines += self._forwarding(request)
+        lines += _trace(fields)
+        if (idempotency_key := _valid(fields, b"idempotency-key")) is not None:
+            lines.append((b"idempotency-key", idempotency_key))
+        return lines
+
+    def _forwarding(self, request: Request) -> Iterator[Field]:
+        fields = request.fields if request.client and self._trusts(request.client) else {}
+        hops = [*fields.get(b"x-forwarded-for", ()), *([request.client.encode()] if request.client else [])]
+        if hops:
+            yield b"x-forwarded-for", b", ".join(hops)
+        yield b"x-forwarded-proto", _valid(fields, b"x-forwarded-proto") or request.scheme.encode()
+        host = _valid(fields, b"x-forwarded-host") or _valid(request.fields, b"host")
+        if host:
+            yield b"x-forwarded-host", host
+
+
+def _is_among(client: str, networks: Networks) -> bool:
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
+
+
+def _trace(fields: Fields) -> Iterator[Field]:
+    """`traceparent` and `tracestate` as they came, if valid (W3C Trace Context, sections 3.2 and 3.3)."""
+    parent = _single(fields, b"traceparent")
+    if not parent or not _TRACEPARENT.fullmatch(parent):
+        return
+    yield b"traceparent", parent
+    state = b",".join(fields.get(b"tracestate", ()))
+    members = [member.strip() for member in state.split(b",") if member.strip()]
+    if members and len(members) <= 32 and all(_TRACESTATE.fullmatch(member) for member in members):
+        yield b"tracestate", state
+
+
+def _single(fields: Fields, name: bytes) -> bytes | None:
+    """The value of a field that came exactly once."""
+    values = fields.get(name)
+    return values[0] if values is not None and len(values) == 1 else None
+
+
+def _valid(fields: Fields, name: bytes) -> bytes | None:
+    """The value of a field that came exactly once and may stand in a message (RFC 9110, section 5.5)."""
+    value = _single(fields, name)
+    return value if value and _VALUE.fullmatch(value) else None
+
+
+def from_upstream(lines: Iterable[Field]) -> tuple[Field, ...]:
+    """What of v2's header the caller gets: `retry-after` and the rate limits."""
+    return tuple(
+        (name, value)
+        for name, value in lines
+        if name.startswith((b"retry-after", b"ratelimit", b"x-ratelimit-")) and _VALUE.fullmatch(value)
+    )
+
+
+def proxy_status(reason: str) -> Field:
+    """RFC 9209: why the answer is ours and not the upstream's."""
+    return b"proxy-status", PSEUDONYM + b"; error=" + reason.encode()

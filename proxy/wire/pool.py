@@ -1,0 +1,161 @@
+"""Keep-alive connections to upstreams: the bytes of a request in, a slim answer out.
+
+The only promise that needs care: an exchange that is answered, fails, times out or is cancelled gives its
+slot back, and its connection is kept only if nothing is left over on it. Connections are opened only where
+none is idle, so there are never more of them than slots.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from typing import NamedTuple
+
+import httpx
+
+from proxy.wire.connection import Answer, Connection
+
+
+class Origin(NamedTuple):
+    """Where connections go. IPv6 addresses stand without brackets."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+class Limits(NamedTuple):
+    """Times in seconds."""
+
+    timeout: float = 10.0
+    """The whole exchange, from the wait for a connection to the last byte."""
+    connect_timeout: float = 3.0
+    """The making of a new connection, name resolution and TLS included."""
+    pool_timeout: float = 3.0
+    """The wait for a free connection."""
+    max_connections: int = 512
+    """To one origin."""
+    keepalive_expiry: float = 15.0
+    max_response_bytes: int = 1_048_576
+
+
+class Pool:
+    """Connections by origin. `tls` verifies certificates; there is no way to turn that off."""
+
+    def __init__(self, limits: Limits, tls: ssl.SSLContext) -> None:
+        self.limits = limits
+        self._tls = tls
+        self._lanes: dict[Origin, _Lane] = {}
+
+    async def exchange(
+        self, origin: Origin, message: bytes, *, limits: Limits | None = None, without_body: bool = False
+    ) -> Answer:
+        """Sends a whole request and returns the whole answer.
+
+        `limits` may hold other times for this exchange. Raises httpx.PoolTimeout, ConnectTimeout, ConnectError
+        (in all three nothing was sent), ReadTimeout or RemoteProtocolError.
+        """
+        limits = limits or self.limits
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        deadline = now + limits.timeout
+        lane = self._lanes.get(origin) or self._open_lane(origin)
+        await lane.take_slot(min(now + limits.pool_timeout, deadline))
+        try:
+            connection = lane.take_idle(loop.time()) or await self._connect(origin, limits, deadline)
+            timer = loop.call_at(deadline, connection.expire)
+            try:
+                return await connection.exchange(message, without_body=without_body)
+            finally:
+                timer.cancel()
+                lane.put_back(connection, loop.time())
+        finally:
+            lane.give_slot()
+
+    async def aclose(self) -> None:
+        """Closes the idle connections; those at work close with their exchange."""
+        for lane in self._lanes.values():
+            lane.close()
+        self._lanes.clear()
+
+    def _open_lane(self, origin: Origin) -> "_Lane":
+        lane = self._lanes[origin] = _Lane(self.limits.max_connections, self.limits.keepalive_expiry)
+        return lane
+
+    async def _connect(self, origin: Origin, limits: Limits, deadline: float) -> Connection:
+        loop = asyncio.get_running_loop()
+        secure = origin.scheme == "https"
+        connection = Connection(limits.max_response_bytes)
+        try:
+            async with asyncio.timeout_at(min(loop.time() + limits.connect_timeout, deadline)):
+                await loop.create_connection(
+                    lambda: connection,
+                    origin.host,
+                    origin.port,
+                    ssl=self._tls if secure else None,
+                    server_hostname=origin.host if secure else None,
+                )
+        except TimeoutError as error:
+            raise httpx.ConnectTimeout("no connection in time") from error
+        except OSError as error:  # ssl.SSLError and socket.gaierror are among them
+            raise httpx.ConnectError(f"no connection: {type(error).__name__}") from error
+        except asyncio.CancelledError:
+            connection.close()  # it may have been made in the same moment
+            raise
+        return connection
+
+
+class _Lane:
+    """The slots and idle connections of one origin. The last one used is the first one taken."""
+
+    def __init__(self, slots: int, expiry: float) -> None:
+        self._slots = asyncio.Semaphore(slots)
+        self._expiry = expiry
+        self._idle: deque[Connection] = deque()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def take_slot(self, until: float) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()  # returns at once
+            return
+        try:
+            async with asyncio.timeout_at(until):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise httpx.PoolTimeout("no connection came free in time") from None
+
+    def give_slot(self) -> None:
+        self._slots.release()
+
+    def take_idle(self, now: float) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if now - connection.idle_since < self._expiry and connection.is_quiet():
+                return connection
+            connection.close()
+        return None
+
+    def put_back(self, connection: Connection, now: float) -> None:
+        if not connection.reusable:
+            connection.close()
+            return
+        connection.idle_since = now
+        self._idle.append(connection)
+        if self._sweep is None:
+            self._sweep_later(self._expiry)
+
+    def close(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        while self._idle:
+            self._idle.pop().close()
+
+    def _sweep_later(self, delay: float) -> None:
+        self._sweep = asyncio.get_running_loop().call_later(delay, self._close_expired)
+
+    def _close_expired(self) -> None:
+        self._sweep = None
+        now = asyncio.get_running_loop().time()
+        while self._idle and now - self._idle[0].idle_since >= self._expiry:
+            self._idle.popleft().close()
+        if self._idle:
+            self._sweep_later(self._idle[0].idle_since + self._expiry - now)

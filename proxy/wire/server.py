@@ -1,0 +1,195 @@
+"""The servers: uvicorn with a protocol class of ours, one loop, a drain.
+
+The protocol class is where HTTP itself is judged (contract, admission 1), before there is a request: what it
+refuses gets a v1 envelope too, and the connection is closed.
+"""
+
+import asyncio
+import contextlib
+import math
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from proxy.contract.envelope import failure
+from proxy.contract.errors import CallerError, HeadersTooLarge, MalformedMessage
+from proxy.wire import headers
+
+
+class ServerProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 on httptools, stricter by what llhttp lets pass."""
+
+    max_header_bytes = 32_768
+    _refusal: type[CallerError] = MalformedMessage
+    _head_open = False
+    _received = 0
+    _hosts = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        super().data_received(data)
+        if self._head_open and self._received > self.max_header_bytes:
+            self._refuse(HeadersTooLarge)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_open = True
+        self._hosts = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if self.headers[-1][0] == b"host":
+            self._hosts += 1
+
+    def on_headers_complete(self) -> None:
+        self._head_open = False
+        # What was received since the last head bounds this one, so most heads need no counting.
+        if self._received > self.max_header_bytes and self._head_bytes() > self.max_header_bytes:
+            self._refusal = HeadersTooLarge
+            raise ValueError("header block too large")
+        self._received = 0
+        # RFC 9112, section 3.2: a server MUST answer 400 to an HTTP/1.1 request without exactly one Host.
+        if self._hosts > 1 or (self._hosts == 0 and self.parser.get_http_version() == "1.1"):
+            raise ValueError("not exactly one Host")
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's words are not v1's
+        """uvicorn's way out for what is not HTTP, and for what the callbacks above raise."""
+        self._refuse(self._refusal)
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _refuse(self, refusal: type[CallerError]) -> None:
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body or cycle.response_started:
+                # An earlier request of this connection is owed its answer first, and the last one.
+                cycle.keep_alive = False
+                self.flow.pause_reading()
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.write(_envelope(refusal))
+        self.transport.close()
+
+
+def _envelope(refusal: type[CallerError]) -> bytes:
+    error = refusal()
+    body = failure(error.text, error.error_code, time.time())
+    lines = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"via", headers.VIA),
+        headers.proxy_status(error.reason),
+        (b"connection", b"close"),
+    ]
+    head = b"".join(name + b": " + value + b"\r\n" for name, value in lines)
+    return STATUS_LINE[error.status] + head + b"\r\n" + body
+
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+"""An ASGI app: Starlette's type for it and uvicorn's differ in words only."""
+
+
+class Server:
+    """One app on one listening socket, bound when it is made. Raises OSError where that cannot be."""
+
+    def __init__(
+        self,
+        app: App,
+        host: str,
+        port: int,
+        *,
+        protocol: type[ServerProtocol] = ServerProtocol,
+        max_header_bytes: int = ServerProtocol.max_header_bytes,
+        keepalive_timeout: float = 75.0,
+        drain_seconds: float = 20.0,
+    ) -> None:
+        self._socket = _bind(host, port)
+        config = uvicorn.Config(
+            app,
+            http=type("Protocol", (protocol,), {"max_header_bytes": max_header_bytes}),
+            ws="none",
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            access_log=False,
+            log_config=None,
+            timeout_keep_alive=math.ceil(keepalive_timeout),
+            timeout_graceful_shutdown=math.ceil(drain_seconds),
+        )
+        self._uvicorn = _Uvicorn(config)
+
+    @property
+    def address(self) -> str:
+        """`host:port` as bound, the port chosen where 0 was asked for."""
+        host, port = self._socket.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def run(self) -> None:
+        """Serves until `stop()`, then drains."""
+        await self._uvicorn.serve(sockets=[self._socket])
+
+    async def started(self) -> None:
+        """Returns once connections are accepted."""
+        await self._uvicorn.has_started.wait()
+
+    def stop(self) -> None:
+        """Stops accepting and finishes what runs. A second call ends at once."""
+        self._uvicorn.force_exit = self._uvicorn.should_exit
+        self._uvicorn.should_exit = True
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its signal handlers: two servers share the process's."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.has_started.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def run_servers(
+    first: Server, others: Sequence[Server], *, on_started: Callable[[], None], on_stop: Callable[[], None]
+) -> None:
+    """Runs until SIGTERM or SIGINT. The others (the admin side) answer until the first has drained."""
+
+    def stop() -> None:
+        on_stop()
+        first.stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    async with asyncio.TaskGroup() as tasks:
+        for server in others:
+            tasks.create_task(server.run())
+        main = tasks.create_task(first.run())
+        for server in (first, *others):
+            await server.started()
+        on_started()
+        await main
+        for server in others:
+            server.stop()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=2048)
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,184 @@
+"""A call to an upstream: sent once, answered whole within its deadline, and every fault one of our errors."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import httpx
+
+from proxy.contract.errors import (
+    InternalError,
+    InvalidUpstreamResponse,
+    ProxyError,
+    UpstreamDisconnected,
+    UpstreamOverloaded,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from proxy.contract.messages import Field
+from proxy.wire.connection import Answer, Disconnected, ResponseTooLarge
+from proxy.wire.pool import Limits, Pool
+from proxy.wire.transport import TransportName, origin_of, tls_context, write_message
+
+
+class Sender(Protocol):
+    """The way to one upstream. `path` is below the upstream's URL; Host is the sender's to add."""
+
+    async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:
+        """Raises httpx.TransportError."""
+
+    async def aclose(self) -> None: ...
+
+
+class PoolSender:
+    """The hot path: bytes to our own pool, no httpx value made."""
+
+    def __init__(self, url: str, pool: Pool) -> None:
+        parsed = httpx.URL(url)
+        self._pool = pool
+        self._origin = origin_of(parsed)
+        self._base = parsed.raw_path.rstrip(b"/")
+        self._host = (b"host", parsed.netloc)
+
+    async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:
+        message = write_message(method.encode(), self._base + path.encode(), (self._host, *lines), body)
+        return await self._pool.exchange(self._origin, message, without_body=method == "HEAD")
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+class HttpxSender:
+    """Any httpx transport, called directly: its client would follow redirects and read the environment."""
+
+    def __init__(self, url: str, transport: httpx.AsyncBaseTransport, limits: Limits) -> None:
+        parsed = httpx.URL(url)
+        self._url = url.rstrip("/")
+        self._host = (b"host", parsed.netloc)
+        self._transport = transport
+        self._limits = limits
+        self._timeouts = {
+            "connect": limits.connect_timeout,
+            "pool": limits.pool_timeout,
+            "read": limits.timeout,
+            "write": limits.timeout,
+        }
+
+    async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:
+        request = httpx.Request(
+            method,
+            self._url + path,
+            headers=[self._host, *lines],
+            stream=httpx.ByteStream(body),
+            extensions={"timeout": self._timeouts},
+        )
+        try:
+            async with asyncio.timeout(self._limits.timeout):
+                return await self._exchange(request)
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("no whole answer within the deadline") from error
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    async def _exchange(self, request: httpx.Request) -> Answer:
+        response = await self._transport.handle_async_request(request)
+        try:
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            body = bytearray()
+            async for piece in response.stream:
+                body += piece
+                if len(body) > self._limits.max_response_bytes:
+                    raise ResponseTooLarge("larger than max_response_bytes")
+        finally:
+            await response.aclose()
+        fields = tuple((name.lower(), value) for name, value in response.headers.raw)
+        return Answer(response.status_code, fields, bytes(body))
+
+
+def open_sender(url: str, transport: TransportName, limits: Limits, ca_file: str | None) -> Sender:
+    """Raises OSError where `ca_file` cannot be read."""
+    tls = tls_context(ca_file)
+    if transport == "keepalive":
+        return PoolSender(url, Pool(limits, tls))
+    theirs = httpx.AsyncHTTPTransport(
+        verify=tls,
+        trust_env=False,
+        limits=httpx.Limits(max_connections=limits.max_connections, keepalive_expiry=limits.keepalive_expiry),
+    )
+    return HttpxSender(url, theirs, limits)
+
+
+class Upstream:
+    """One upstream by its name on the metrics."""
+
+    def __init__(self, name: str, sender: Sender) -> None:
+        self.name = name
+        self._sender = sender
+
+    async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:
+        """Sends a call once. Raises one of the UpstreamErrors (contract, "From v2")."""
+        try:
+            answer = await self._sender.send(method, path, lines, body)
+        except httpx.TransportError as error:
+            raise fault_of(error) from error
+        if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in answer.fields):
+            raise InvalidUpstreamResponse(reason="http_response_content_coding")
+        return answer
+
+    async def aclose(self) -> None:
+        """Closes its connections."""
+        await self._sender.aclose()
+
+
+def fault_of(error: httpx.TransportError) -> ProxyError:
+    """The one map from httpx's exceptions to ours."""
+    match error:
+        case httpx.PoolTimeout():
+            return UpstreamOverloaded()
+        case httpx.ConnectTimeout():
+            return UpstreamTimeout(reason="connection_timeout")
+        case httpx.TimeoutException():
+            return UpstreamTimeout()
+        case httpx.ConnectError():
+            return UpstreamUnavailable(reason=_why_unavailable(error))
+        case Disconnected() | httpx.NetworkError():
+            return UpstreamDisconnected()
+        case ResponseTooLarge():
+            return InvalidUpstreamResponse(reason="http_response_body_size")
+        case httpx.RemoteProtocolError() if _HTTPCORE_DISCONNECTED & set(str(error).lower().split()):
+            return UpstreamDisconnected()
+        case httpx.RemoteProtocolError():
+            return InvalidUpstreamResponse()
+        case _:
+            return InternalError()  # a request that may not be sent: a bug of ours
+
+
+_HTTPCORE_DISCONNECTED = {"disconnected", "closed"}
+"""httpx's own pool tells a broken-off answer from a malformed one by its words alone."""
+
+
+def _why_unavailable(error: BaseException) -> str:
+    """The error's type for RFC 9209, section 2.3, from what lies under a ConnectError."""
+    for cause in _causes(error):
+        match cause:
+            case socket.gaierror():
+                return "dns_error"
+            case ssl.SSLCertVerificationError():
+                return "tls_certificate_error"
+            case ssl.SSLError():
+                return "tls_protocol_error"
+            case ConnectionRefusedError():
+                return "connection_refused"
+    return "destination_unavailable"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            for inner in error.exceptions:
+                yield from _causes(inner)
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,40 @@
+"""Shared fixtures: one simulated v2 and one proxy in front of it for the whole run."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.processes import Proxy, Simulator
+
+
+@pytest.fixture(scope="session")
+def v2() -> Iterator[Simulator]:
+    """A simulated v2 that accepts demo-key; nothing of it may be stopped."""
+    simulator = Simulator()
+    yield simulator
+    simulator.stop()
+
+
+@pytest.fixture(scope="session")
+def proxy(v2: Simulator) -> Iterator[Proxy]:
+    """A proxy with default settings but for a deadline that tests can wait for."""
+    running = Proxy(v2.url, UPSTREAMS__V2__TIMEOUT="1.0")
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def need() -> Callable[[str], str]:
+    """The path of a program that .ci/run installs. Without it a test skips, but never in CI."""
+
+    def find(program: str) -> str:
+        found = shutil.which(program)
+        if found is None and os.environ.get("CI"):
+            pytest.fail(f"{program} is missing: .ci/run must install it")
+        if found is None:
+            pytest.skip(f"{program} is not installed; .ci/run installs it")
+        return found
+
+    return find

@@ -1,0 +1,162 @@
+"""Real processes for the tests: nox-proxy's own commands on free loopback ports."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parent.parent
+DEADLINE = 20.0
+
+
+class Reply(NamedTuple):
+    """A whole answer; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def call(
+    address: str,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+    *,
+    method: str = "POST",
+    path: str = "/manufacturers/nox",
+) -> Reply:
+    """One request on a connection of its own."""
+    connection = HTTPConnection(address, timeout=DEADLINE)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return Reply(answer.status, {n.lower(): v for n, v in answer.getheaders()}, answer.read())
+    finally:
+        connection.close()
+
+
+def eventually(holds: Callable[[], bool], within: float = DEADLINE) -> bool:
+    """Whether something comes to hold; for what another process does in its own time."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        if holds():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+class Process:
+    """A running nox-proxy command, with all it said."""
+
+    def __init__(self, *arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "proxy", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+        )
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._read, args=pipe, daemon=True)
+            for pipe in ((self.popen.stdout, self.out), (self.popen.stderr, self.err))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @staticmethod
+    def _read(pipe: Any, lines: list[str]) -> None:
+        for line in pipe:
+            lines.append(line.decode().rstrip("\n"))
+        pipe.close()
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    def find(self, pattern: str) -> tuple[str, ...]:
+        """The groups of the first line on standard error that matches; waits for it."""
+        regex = re.compile(pattern)
+
+        def matched() -> re.Match[str] | None:
+            return next((m for line in list(self.err) if (m := regex.search(line))), None)
+
+        alive = eventually(lambda: matched() is not None or self.popen.poll() is not None)
+        found = matched()
+        assert found, f"{'ended' if alive else 'silent'}: {self.err}"
+        return tuple(found.groups())
+
+    def log(self) -> list[dict[str, Any]]:
+        """The access log so far."""
+        return [json.loads(line) for line in list(self.out)]
+
+    def open_files(self) -> int:
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit status."""
+        if self.popen.poll() is None:
+            self.popen.terminate()
+        try:
+            status = self.popen.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            status = self.popen.wait()
+        for reader in self._readers:
+            reader.join(DEADLINE)
+        return status
+
+
+class Simulator(Process):
+    """`nox-proxy simulate`."""
+
+    def __init__(self, version: str = "v2", *options: str, listen: str = "127.0.0.1:0") -> None:
+        super().__init__("simulate", version, "--listen", listen, *options)
+        self.address, self.path = self.find(r"listening on http://([^/]+)(/\S+)")
+        self.url = f"http://{self.address}/v2"
+
+    def calls(self) -> list[dict[str, Any]]:
+        """What came; each call's `headers` as a list of pairs and `body` as Latin-1 text."""
+        found: list[dict[str, Any]] = call(self.address, method="GET", path="/_simulator/calls").json()
+        return found
+
+    def forget(self) -> None:
+        call(self.address, method="DELETE", path="/_simulator/calls")
+
+    @contextmanager
+    def fault(self, name: str) -> Iterator[None]:
+        """Has every call meet a fault."""
+        assert call(self.address, name.encode(), method="PUT", path="/_simulator/fault").status == 204
+        try:
+            yield
+        finally:
+            call(self.address, method="DELETE", path="/_simulator/fault")
+
+
+class Proxy(Process):
+    """`nox-proxy serve` in front of a URL. Settings as NOX_PROXY_* variables, without the prefix."""
+
+    def __init__(self, v2_url: str, *arguments: str, cwd: Path = ROOT, **settings: str) -> None:
+        own = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0", "UPSTREAMS__V2__URL": v2_url, **settings}
+        env = {f"NOX_PROXY_{name}": value for name, value in own.items()}
+        super().__init__("serve", *arguments, env=env, cwd=cwd)
+        self.address, self.admin = self.find(r"listening on http://(\S+), admin on http://(\S+),")
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample by its name and labels, as written."""
+        text = call(self.admin, method="GET", path="/metrics").body.decode()
+        lines = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+        return {name: float(value) for name, value in lines}
