@@ -79,8 +79,7 @@ class Process:
 
     @staticmethod
     def _read(pipe: Any, lines: list[str]) -> None:
-        for line in pipe:
-            lines.append(line.decode().rstrip("\n"))
+        lines.extend(line.decode().rstrip("\n") for line in pipe)
         pipe.close()
 
     @property
