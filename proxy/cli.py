@@ -1,16 +1,22 @@
 """The command line: serve, demo, simulate, check, hash-key."""
 
+import contextlib
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from proxy import __version__
 from proxy.policy.credentials import digest
 from proxy.settings import Settings, SettingsFault, load
+
+if TYPE_CHECKING:
+    from proxy.demo import Played
 
 app = typer.Typer(
     add_completion=False,
@@ -18,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Answers NOX Energy's deprecated v1 calls from v2, so that old integrations go on working.",
 )
+_out = Console(highlight=False, soft_wrap=True)
 _errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Config = Annotated[
@@ -58,6 +65,35 @@ def serve(config: Config = None) -> None:
         run(settings)
     except OSError as error:
         _fail(f"cannot start: {error.strerror or error}")
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, for curl; Ctrl-C ends it.")] = False,
+) -> None:
+    """Show the proxy at work: an old integration's calls, a simulated v2 behind it.
+
+    Shows what was sent, what v2 got and what came back. Exit status 0 only if every answer was as promised.
+    """
+    from proxy.demo import KEY, Demo
+
+    with Demo() as running:
+        _out.print("an old integration → nox-proxy → a simulated v2", style="bold", end="\n\n")
+        kept = [_show(number, played) for number, played in enumerate(running.play(), 1)]
+        _out.print(f"Metrics, at http://{running.admin}/metrics", style="bold")
+        for line in running.metrics():
+            _out.print(line, markup=False, style="dim")
+        _out.print("\nAccess log, the last line", style="bold")
+        _out.print(running.log()[-1], markup=False, style="dim")
+        _out.print(f"\n{sum(kept)} of {len(kept)} answers as promised", style="bold green" if all(kept) else "bold red")
+        if keep:
+            _out.print(
+                f"\nStill up. Try:\n  curl -i http://{running.address}/manufacturers/nox -H 'x-api-key: {KEY}' \\\n"
+                """    -H 'content-type: application/json' -d '{"manufacturer_user_id": "me"}'\nCtrl-C ends it.""",
+                markup=False,
+            )
+            _wait_for_the_end()
+    raise typer.Exit(0 if all(kept) else 1)
 
 
 @app.command()
@@ -127,6 +163,27 @@ def simulate(
         run(service, *address)
     except OSError as error:
         _fail(f"cannot start: {error.strerror or error}")
+
+
+def _show(number: int, played: "Played") -> bool:
+    verdict = "[green]as promised[/]" if played.as_promised else "[red]NOT as promised[/]"
+    _out.print(f"[bold]{number}. {escape(played.step.title)}[/]  {verdict}")
+    for label, text in (
+        ("sent", played.sent),
+        ("v2 got", "\n".join(played.v2_got) or "nothing"),
+        ("came back", played.came_back),
+    ):
+        for line in text.splitlines():
+            _out.print(f"  {label:>9}  {line}", markup=False)
+            label = ""
+    _out.print()
+    return played.as_promised
+
+
+def _wait_for_the_end() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
 
 
 def _settings(config: Path | None) -> Settings:

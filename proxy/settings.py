@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from proxy.contract.changes import CHANGES
 from proxy.contract.version_change import AnyChange, Policies, UnmappedPolicy
@@ -70,7 +70,7 @@ def _name(value: str) -> str:
     return value
 
 
-AddressText = Annotated[Address, BeforeValidator(parse_address)]
+AddressText = Annotated[Address, NoDecode, BeforeValidator(parse_address)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(gt=0)]
 
