@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 ROOT = Path(__file__).parent.parent
 DEADLINE = 20.0
@@ -159,3 +160,81 @@ class Proxy(Process):
         text = call(self.admin, method="GET", path="/metrics").body.decode()
         lines = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
         return {name: float(value) for name, value in lines}
+
+
+class Canned:
+    """An upstream that gives every request the same bytes, then closes; for answers no sane service gives."""
+
+    def __init__(self) -> None:
+        self.answer = b""
+        self.requests: list[bytes] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v2"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(DEADLINE)
+                self.requests.append(read_message(connection))
+                connection.sendall(self.answer)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(DEADLINE)
+
+
+def read_message(connection: socket.socket) -> bytes:
+    """One HTTP message with a Content-Length, or what came of it before the end."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65_536)
+        if not piece:
+            return data
+        data += piece
+    head, _, _ = data.partition(b"\r\n\r\n")
+    found = re.search(rb"(?i)content-length: *(\d+)", head)
+    whole = len(head) + 4 + (int(found[1]) if found else 0)
+    while len(data) < whole:
+        piece = connection.recv(65_536)
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+class Wire:
+    """A raw connection to the proxy, for what no client library would send."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._socket = socket.create_connection((host, int(port)), DEADLINE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def answer(self) -> Reply:
+        """The next answer on the connection."""
+        head, _, body = read_message(self._socket).partition(b"\r\n\r\n")
+        status, *lines = head.decode("latin-1").split("\r\n")
+        pairs = (line.split(": ", 1) for line in lines)
+        return Reply(int(status.split()[1]), {name.lower(): value for name, value in pairs}, body)
+
+    def is_closed(self) -> bool:
+        """Whether the proxy closes the connection, with nothing more said."""
+        try:
+            return self._socket.recv(65_536) == b""
+        except ConnectionResetError:
+            return True

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -32,9 +33,21 @@ class ServerProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        while data:
+            data = self._feed(data)
         if self._head_open and self._received > self.max_header_bytes:
             self._refuse(HeadersTooLarge)
+
+    def _feed(self, data: bytes) -> bytes:
+        """Parses; returns what has to be parsed anew."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            return self._decline_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(self._refusal)
+        return b""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -56,11 +69,25 @@ class ServerProtocol(HttpToolsProtocol):
         # RFC 9112, section 3.2: a server MUST answer 400 to an HTTP/1.1 request without exactly one Host.
         if self._hosts > 1 or (self._hosts == 0 and self.parser.get_http_version() == "1.1"):
             raise ValueError("not exactly one Host")
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's words are not v1's
-        """uvicorn's way out for what is not HTTP, and for what the callbacks above raise."""
-        self._refuse(self._refusal)
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def _decline_upgrade(self, rest: bytes) -> bytes:
+        """The request without its Upgrade (RFC 9110, section 7.8), for llhttp leaves the body unread.
+
+        Java's HttpClient offers h2c on the first call of every plain connection. CONNECT has no such reading.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(MalformedMessage)
+            return b""
+        self.parser = httptools.HttpRequestParser(self)
+        kept = ((name, value) for name, value in self.headers if name != b"upgrade")
+        return b"\r\n".join([b"%s %s HTTP/1.1" % (method, self.url), *(b"%s: %s" % line for line in kept), b"", rest])
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
