@@ -58,15 +58,14 @@ class Door:
         response = await self._pipeline.answer(request, body.read)
         if body.caller_gone:
             return
-        close = response.close or not body.whole
-        fields = [*response.fields, (b"connection", b"close")] if close else response.fields
+        closes = response.close or not body.whole
+        lingers = closes and not response.close
+        fields = (*response.fields, (b"connection", b"close")) if closes else response.fields
         await send({"type": "http.response.start", "status": response.status, "headers": fields})
-        if not body.whole:
-            await send({"type": "http.response.body", "body": response.body, "more_body": True})
+        await send({"type": "http.response.body", "body": response.body, "more_body": lingers})
+        if lingers:
             await body.discard()
             await send({"type": "http.response.body"})
-        else:
-            await send({"type": "http.response.body", "body": response.body})
 
 
 def read_head(scope: Scope) -> Request:

@@ -136,10 +136,14 @@ class Simulator(Process):
     def forget(self) -> None:
         call(self.address, method="DELETE", path="/_simulator/calls")
 
+    def order(self, fault: str) -> None:
+        """Has every call to come meet a fault."""
+        assert call(self.address, fault.encode(), method="PUT", path="/_simulator/fault").status == 204
+
     @contextmanager
     def fault(self, name: str) -> Iterator[None]:
-        """Has every call meet a fault."""
-        assert call(self.address, name.encode(), method="PUT", path="/_simulator/fault").status == 204
+        """Has every call meet a fault, for a while."""
+        self.order(name)
         try:
             yield
         finally:
@@ -181,7 +185,7 @@ class Canned:
                 return
             with connection:
                 connection.settimeout(DEADLINE)
-                self.requests.append(read_message(connection))
+                self.requests.append(read_message(connection)[0])
                 connection.sendall(self.answer)
 
     def close(self) -> None:
@@ -190,23 +194,17 @@ class Canned:
         self._thread.join(DEADLINE)
 
 
-def read_message(connection: socket.socket) -> bytes:
-    """One HTTP message with a Content-Length, or what came of it before the end."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        piece = connection.recv(65_536)
-        if not piece:
-            return data
+def read_message(connection: socket.socket, rest: bytes = b"") -> tuple[bytes, bytes]:
+    """One HTTP message with a Content-Length, or what came of it before the end; and what came after it."""
+    data = rest
+    while b"\r\n\r\n" not in data and (piece := connection.recv(65_536)):
         data += piece
     head, _, _ = data.partition(b"\r\n\r\n")
     found = re.search(rb"(?i)content-length: *(\d+)", head)
     whole = len(head) + 4 + (int(found[1]) if found else 0)
-    while len(data) < whole:
-        piece = connection.recv(65_536)
-        if not piece:
-            break
+    while len(data) < whole and (piece := connection.recv(65_536)):
         data += piece
-    return data
+    return data[:whole], data[whole:]
 
 
 class Wire:
@@ -215,6 +213,7 @@ class Wire:
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), DEADLINE)
+        self._rest = b""
 
     def __enter__(self) -> Self:
         return self
@@ -227,7 +226,8 @@ class Wire:
 
     def answer(self) -> Reply:
         """The next answer on the connection."""
-        head, _, body = read_message(self._socket).partition(b"\r\n\r\n")
+        message, self._rest = read_message(self._socket, self._rest)
+        head, _, body = message.partition(b"\r\n\r\n")
         status, *lines = head.decode("latin-1").split("\r\n")
         pairs = (line.split(": ", 1) for line in lines)
         return Reply(int(status.split()[1]), {name.lower(): value for name, value in pairs}, body)

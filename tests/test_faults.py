@@ -1,0 +1,214 @@
+"""Faults of v2 and of callers, under way: nothing is lost, nothing leaks, and the next call succeeds."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Proxy, Reply, Simulator, Wire, call, eventually
+from tests.test_admission import GOOD, JSON, KEY, failed, succeeded
+
+
+def connect(proxy: Proxy) -> Reply:
+    return call(proxy.address, GOOD, JSON)
+
+
+def counter(manufacturer: str, status: int, upstream: str) -> str:
+    labels = f'manufacturer="{manufacturer}",status="{status}",upstream="{upstream}"'
+    return f'nox_proxy_requests_total{{endpoint="connect_nox_user",{labels}}}'
+
+
+def request(body: bytes = GOOD) -> bytes:
+    return b"POST /manufacturers/nox HTTP/1.1\r\nhost: a\r\nx-api-key: demo-key\r\ncontent-length: %d\r\n\r\n%s" % (
+        len(body),
+        body,
+    )
+
+
+@pytest.fixture(params=["keepalive", "httpx"])
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Proxy, Simulator]]:
+    """A proxy and a v2 of its own, which a test may kill."""
+    v2 = Simulator()
+    proxy = Proxy(v2.url, UPSTREAMS__V2__TRANSPORT=request.param, UPSTREAMS__V2__TIMEOUT="2")
+    yield proxy, v2
+    v2.stop()
+    assert proxy.stop() == 0
+
+
+def test_v2_killed_between_calls(pair: tuple[Proxy, Simulator]) -> None:
+    proxy, v2 = pair
+    assert succeeded(connect(proxy))
+    v2.popen.kill()
+    v2.popen.wait()
+    assert failed(connect(proxy), 502, "upstream_unavailable")
+    back = Simulator(listen=v2.address)
+    try:
+        assert succeeded(connect(proxy))
+    finally:
+        back.stop()
+
+
+def test_v2_killed_during_calls(pair: tuple[Proxy, Simulator]) -> None:
+    """Those in flight are told that their outcome is not known; none is sent again."""
+    proxy, v2 = pair
+    v2.order("hang")
+    with ThreadPoolExecutor(16) as callers:
+        under_way = [callers.submit(connect, proxy) for _ in range(16)]
+        assert eventually(lambda: len(v2.calls()) == 16)
+        assert proxy.metrics()["nox_proxy_requests_in_progress"] == 16
+        v2.popen.kill()
+        v2.popen.wait()
+        for reply in under_way:
+            assert failed(reply.result(), 502, "upstream_disconnected")
+    back = Simulator(listen=v2.address)
+    try:
+        assert back.calls() == []
+        assert succeeded(connect(proxy))
+    finally:
+        back.stop()
+
+
+def test_v2_hangs_and_returns(pair: tuple[Proxy, Simulator]) -> None:
+    proxy, v2 = pair
+    with v2.fault("hang"):
+        assert failed(connect(proxy), 504, "upstream_timeout")
+    assert succeeded(connect(proxy))
+    assert proxy.metrics()["nox_proxy_requests_in_progress"] == 0
+
+
+def test_no_connection_free_in_time(v2: Simulator) -> None:
+    proxy = Proxy(
+        v2.url,
+        UPSTREAMS__V2__MAX_CONNECTIONS="2",
+        UPSTREAMS__V2__CONNECT_TIMEOUT="0.2",
+        UPSTREAMS__V2__TIMEOUT="1",
+    )
+    try:
+        with ThreadPoolExecutor(6) as callers, v2.fault("delay=0.6"):
+            replies = list(callers.map(lambda _: connect(proxy), range(6)))
+        overloaded = [reply for reply in replies if reply.status == 503]
+        assert len(overloaded) == 4
+        for reply in overloaded:
+            assert failed(reply, 503, "upstream_overloaded")
+            assert int(reply.headers["retry-after"]) >= 1
+        assert succeeded(connect(proxy))
+    finally:
+        assert proxy.stop() == 0
+
+
+def test_256_connections_at_once(v2: Simulator, need: Callable[[str], str], tmp_path: Path) -> None:
+    """No error, every call counted once, and the file descriptors as before."""
+    script = tmp_path / "call.lua"
+    headers = "".join(f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}\n" for name, value in JSON.items())
+    script.write_text(f"wrk.method = 'POST'\nwrk.body = {json.dumps(GOOD.decode())}\n{headers}")
+    proxy = Proxy(v2.url, UPSTREAMS__V2__KEEPALIVE_EXPIRY="1")
+    try:
+        assert succeeded(connect(proxy))
+        assert eventually(lambda: proxy.open_files() == idle_files(proxy))
+        before = proxy.open_files()
+        wrk = [need("wrk"), "-t1", "-c256", "-d3s", "-s", str(script), f"http://{proxy.address}/manufacturers/nox"]
+        report = subprocess.run(wrk, check=True, capture_output=True, text=True).stdout
+        assert "Non-2xx" not in report
+        assert "Socket errors" not in report
+        counted = {n: v for n, v in proxy.metrics().items() if n.startswith("nox_proxy_requests_total")}
+        assert list(counted) == [n for n in counted if 'status="201"' in n]
+        assert len(counted) == 1
+        assert eventually(lambda: proxy.open_files() <= before)
+        assert proxy.metrics()["nox_proxy_requests_in_progress"] == 0
+    finally:
+        assert proxy.stop() == 0
+
+
+def idle_files(proxy: Proxy) -> int:
+    """How many files are open once every connection to v2 has expired."""
+    seen = proxy.open_files()
+    eventually(lambda: proxy.open_files() != seen, within=1.5)
+    return proxy.open_files()
+
+
+def test_a_caller_that_leaves_in_its_body(proxy: Proxy, v2: Simulator) -> None:
+    v2.forget()
+    series = counter("unauthenticated", 499, "none")
+    before = proxy.metrics().get(series, 0)
+    with Wire(proxy.address) as wire:
+        wire.send(request()[:-5])
+    assert eventually(lambda: proxy.metrics().get(series, 0) == before + 1)
+    assert v2.calls() == []
+
+
+def test_a_caller_that_leaves_before_its_answer(proxy: Proxy, v2: Simulator) -> None:
+    """The call is made to its end and counted: v2 has it."""
+    v2.forget()
+    series = (
+        'nox_proxy_requests_total{endpoint="connect_nox_user",manufacturer="unregistered",status="201",upstream="v2"}'
+    )
+    before = proxy.metrics().get(series, 0)
+    with v2.fault("delay=0.2"), Wire(proxy.address) as wire:
+        wire.send(request())
+        assert eventually(lambda: len(v2.calls()) == 1)
+    assert eventually(lambda: proxy.metrics().get(series, 0) == before + 1)
+
+
+def test_pipelined_calls_are_answered_in_their_order(proxy: Proxy) -> None:
+    bodies = [b'{"manufacturer_user_id": "u-%d"}' % n for n in range(20)]
+    with Wire(proxy.address) as wire:
+        wire.send(b"".join(map(request, bodies)))
+        for n in range(20):
+            assert succeeded(wire.answer(), f"u-{n}", ())
+
+
+def test_a_drain_finishes_what_runs(v2: Simulator) -> None:
+    """SIGTERM: not ready, no new connections, the call in flight answered, exit 0."""
+    proxy = Proxy(v2.url)
+    with v2.fault("delay=1"), ThreadPoolExecutor(1) as caller:
+        v2.forget()
+        reply = caller.submit(connect, proxy)
+        assert eventually(lambda: len(v2.calls()) == 1)
+        assert call(proxy.admin, method="GET", path="/readyz").status == 200
+        proxy.popen.terminate()
+        assert eventually(lambda: call(proxy.admin, method="GET", path="/readyz").status == 503)
+        assert call(proxy.admin, method="GET", path="/livez").status == 200
+        answer = reply.result()
+    assert succeeded(answer)
+    assert proxy.stop() == 0
+    assert [line["status"] for line in proxy.log()] == [201]
+
+
+def test_a_drain_that_runs_out_of_time_still_answers(v2: Simulator) -> None:
+    proxy = Proxy(v2.url, DRAIN_SECONDS="1")
+    with v2.fault("hang"), ThreadPoolExecutor(1) as caller, Wire(proxy.address) as half_sent:
+        v2.forget()
+        half_sent.send(request()[:-5])
+        reply = caller.submit(connect, proxy)
+        assert eventually(lambda: len(v2.calls()) == 1)
+        proxy.popen.terminate()
+        answer = reply.result()
+        assert failed(answer, 503, "service_unavailable")
+        assert answer.headers["retry-after"] == "1"
+        assert proxy.stop() == 0
+    assert "Traceback" not in "\n".join(proxy.err)
+
+
+def test_a_second_signal_ends_at_once(v2: Simulator) -> None:
+    proxy = Proxy(v2.url, UPSTREAMS__V2__TIMEOUT="30")
+    with v2.fault("hang"), Wire(proxy.address) as caller:
+        v2.forget()
+        caller.send(request())
+        assert eventually(lambda: len(v2.calls()) == 1)
+        proxy.popen.send_signal(signal.SIGINT)
+        assert eventually(lambda: call(proxy.admin, method="GET", path="/readyz").status == 503)
+        proxy.popen.send_signal(signal.SIGINT)
+        proxy.popen.wait(5)
+    assert proxy.stop() == 0
+
+
+def test_a_key_is_in_no_log(proxy: Proxy) -> None:
+    """Whatever has gone wrong in this run so far: keys, users and devices stay out of every line."""
+    call(proxy.address, GOOD, {"x-api-key": "secret-key-1", "authorization": "ApiKey secret-key-2"})
+    call(proxy.address, b'{"manufacturer_user_id": "secret-user"', {**KEY})
+    said = "\n".join([*proxy.out, *proxy.err])
+    assert not any(secret in said for secret in ("demo-key", "secret-key", "secret-user", "u-1", "d-1"))
