@@ -232,6 +232,13 @@ class Wire:
         pairs = (line.split(": ", 1) for line in lines)
         return Reply(int(status.split()[1]), {name.lower(): value for name, value in pairs}, body)
 
+    def rest(self) -> bytes:
+        """All that comes until the end."""
+        data = self._rest
+        while piece := self._socket.recv(65_536):
+            data += piece
+        return data
+
     def is_closed(self) -> bool:
         """Whether the proxy closes the connection, with nothing more said."""
         try:

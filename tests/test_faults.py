@@ -110,7 +110,17 @@ def test_256_connections_at_once(v2: Simulator, need: Callable[[str], str], tmp_
         assert succeeded(connect(proxy))
         assert eventually(lambda: proxy.open_files() == idle_files(proxy))
         before = proxy.open_files()
-        wrk = [need("wrk"), "-t1", "-c256", "-d3s", "-s", str(script), f"http://{proxy.address}/manufacturers/nox"]
+        wrk = [
+            need("wrk"),
+            "-t1",
+            "-c256",
+            "-d3s",
+            "--timeout",
+            "20s",
+            "-s",
+            str(script),
+            f"http://{proxy.address}/manufacturers/nox",
+        ]
         report = subprocess.run(wrk, check=True, capture_output=True, text=True).stdout
         assert "Non-2xx" not in report
         assert "Socket errors" not in report

@@ -168,7 +168,11 @@ class _Endpoint:
         body = await request.body()
         self._service.calls.append(_noted(request, body))
         ordered = request.headers.get("simulate-fault")
-        fault = parse_fault(ordered) if ordered else self._service.fault
+        try:
+            fault = parse_fault(ordered) if ordered else self._service.fault
+        except ValueError as error:
+            await Response(f"{error}\n", 400)(scope, receive, send)
+            return
         answer = self._service.answer(request, body)
         if fault is not None and await _broke_off(fault, scope, receive):
             return

@@ -1,0 +1,106 @@
+"""The command line as a stranger meets it."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxy import __version__
+from tests.processes import ROOT, Canned, Process, Proxy, Simulator, call
+
+
+def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "proxy", *arguments]
+    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
+
+
+@pytest.mark.parametrize("command", ["serve", "demo", "simulate", "check", "hash-key"])
+def test_each_command_has_help(command: str) -> None:
+    assert command in run("--help").stdout
+    shown = run(command, "--help")
+    assert shown.returncode == 0
+    assert len(shown.stdout.splitlines()) > 8
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"nox-proxy {__version__}\n"
+
+
+def test_check_says_what_the_settings_mean(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('listen = "[::1]:8080"\n[upstreams.v2]\nurl = "http://127.0.0.1:9002/v2"\n')
+    checked = run("check", "--config", str(file))
+    assert checked.returncode == 0
+    assert checked.stdout == "settings are valid: [::1]:8080 sends to http://127.0.0.1:9002/v2\n"
+    assert "v2 does not keep device_ids" in checked.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_faults_are_a_line_each_and_status_2(tmp_path: Path, command: str) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('listn = 1\n[upstreams.v2]\nurl = "https://me:hunter2@a"\n')
+    refused = run(command, "--config", str(file))
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert sorted(refused.stderr.splitlines()) == [
+        "listn: unknown setting",
+        "upstreams.v2.url: an upstream's URL has no user, password, query or fragment",
+    ]
+
+
+def test_serve_says_where_it_listens_and_sends_and_warns_of_echo(proxy: Proxy, v2: Simulator) -> None:
+    line = next(line for line in proxy.err if "listening" in line)
+    assert f"listening on http://{proxy.address}, admin on http://{proxy.admin}, sending to {v2.url}" in line
+    assert any("WARNING" in line and "v2 does not keep device_ids" in line for line in proxy.err)
+
+
+def test_an_address_in_use_is_a_clear_fault(proxy: Proxy) -> None:
+    second = Process("serve", env={"NOX_PROXY_LISTEN": proxy.address, "NOX_PROXY_ADMIN_LISTEN": "127.0.0.1:0"})
+    assert second.popen.wait(20) == 2
+    second.stop()
+    (said,) = second.err
+    assert said.startswith("cannot start: Address already in use")
+
+
+def test_a_missing_authority_is_a_clear_fault(tmp_path: Path) -> None:
+    missing = {"NOX_PROXY_UPSTREAMS__V2__CA_FILE": str(tmp_path / "none.pem"), "NOX_PROXY_LISTEN": "127.0.0.1:0"}
+    refused = Process("serve", env={**missing, "NOX_PROXY_ADMIN_LISTEN": "127.0.0.1:0"})
+    assert refused.popen.wait(20) == 2
+    refused.stop()
+    assert refused.err == ["cannot start: No such file or directory"]
+
+
+def test_hash_key_reads_standard_input() -> None:
+    assert run("hash-key", given="demo-key\n").stdout == hashlib.sha256(b"demo-key").hexdigest() + "\n"
+    assert run("hash-key", given="\n").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["v2", "--listen", "here"], 'an address is "host:port"'),
+        (["v2", "--fault", "fire"], "not a fault; one of: status,"),
+        (["v2", "--fault", "status"], "not a fault"),
+        (["v2", "--fault", "hang=1"], "not a fault"),
+        (["v3"], "'v3' is not one of"),
+    ],
+)
+def test_simulate_refuses_what_it_does_not_know(arguments: list[str], text: str) -> None:
+    refused = run("simulate", *arguments)
+    assert refused.returncode == 2
+    assert text in refused.stderr
+
+
+def test_simulate_on_a_taken_address(v2: Simulator) -> None:
+    assert "cannot start: Address already in use" in run("simulate", "v2", "--listen", v2.address).stderr
+
+
+def test_no_request_is_needed_to_end(tmp_path: Path) -> None:
+    canned = Canned()
+    proxy = Proxy(canned.url, ACCESS_LOG="false")
+    assert call(proxy.address, b"{}", {}).status == 401
+    assert proxy.stop() == 0
+    canned.close()
+    assert proxy.out == []

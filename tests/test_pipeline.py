@@ -1,0 +1,59 @@
+"""A bug of ours, seen by the caller and in the log; everything else the pipeline does is shown on the wire."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import pytest
+
+from proxy.contract.changes import CHANGES
+from proxy.contract.envelope import ErrorTranslator
+from proxy.contract.messages import Field, Request, gather
+from proxy.pipeline import Endpoint, Pipeline
+from proxy.policy.manufacturers import Manufacturers
+from proxy.telemetry import Telemetry
+from proxy.wire.connection import Answer
+from proxy.wire.headers import ToUpstream
+from proxy.wire.upstream import Upstream
+
+
+class Buggy:
+    """A sender with a bug that would show a caller's values."""
+
+    async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:
+        raise KeyError(method, path, lines, body)
+
+    async def aclose(self) -> None: ...
+
+
+def test_a_bug_answers_v1s_500_with_the_request_id(caplog: pytest.LogCaptureFixture) -> None:
+    change = CHANGES[0]
+    endpoint = Endpoint(change, {"device_ids": "echo"}, ErrorTranslator(change.renamed, {}))
+    lines: list[bytes] = []
+    pipeline = Pipeline(
+        dict.fromkeys(change.v1_paths, endpoint),
+        Upstream("v2", Buggy()),
+        ToUpstream(()),
+        Telemetry(Manufacturers({}), lines.append),
+        max_body_bytes=1_000,
+        now=lambda: 1_700_000_000.0,
+    )
+
+    async def read_body(limit: int) -> bytes:
+        return b'{"manufacturer_user_id": "secret-user"}'
+
+    fields = gather([(b"x-api-key", b"secret-key"), (b"x-request-id", b"id-1")])
+    with caplog.at_level(logging.ERROR):
+        response = asyncio.run(pipeline.answer(Request("POST", b"/manufacturers/nox", fields), read_body))
+    assert response.status == 500
+    assert response.body == (
+        b'{"success":false,"timestamp":1700000000,"error":"Internal server error",'
+        b'"error_code":"internal_server_error","message":"Internal server error"}'
+    )
+    assert (b"x-request-id", b"id-1") in response.fields
+    assert (b"proxy-status", b"nox-proxy; error=proxy_internal_error") in response.fields
+    assert "request id-1 crashed: KeyError" in caplog.text
+    assert "in send" in caplog.text
+    assert "secret" not in caplog.text
+    assert b"secret" not in lines[0]
+    assert b'"status":500' in lines[0]

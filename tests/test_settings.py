@@ -1,0 +1,147 @@
+"""settings.md: names, defaults, the order of sources, and what a fault reads like."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from proxy.contract.changes import CHANGES
+from proxy.settings import Address, Settings, SettingsFault, load
+
+CHANGE = CHANGES[0]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    return tmp_path / "nox-proxy.toml"
+
+
+def faults(file: Path | None) -> tuple[str, ...]:
+    with pytest.raises(SettingsFault) as caught:
+        load(file)
+    return caught.value.lines
+
+
+def test_the_defaults() -> None:
+    settings = load(None)
+    v2 = settings.upstreams.v2
+    assert settings.listen == ("127.0.0.1", 8080)
+    assert settings.admin_listen == ("127.0.0.1", 9464)
+    assert settings.max_body_bytes == settings.max_response_bytes == 1_048_576
+    assert settings.max_header_bytes == 32_768
+    assert settings.keepalive_timeout == 75
+    assert settings.drain_seconds == 20
+    assert settings.trusted_proxies == ("127.0.0.1", "::1")
+    assert settings.access_log
+    assert v2.url == "https://auth.nox.energy/v2"
+    assert (v2.connect_timeout, v2.timeout, v2.max_connections) == (3, 10, 512)
+    assert (v2.keepalive_expiry, v2.transport, v2.ca_file) == (15, "keepalive", None)
+    assert settings.policies(CHANGE) == {"device_ids": "echo"}
+    assert settings.error_codes(CHANGE) == {}
+    assert settings.manufacturers == {}
+
+
+def test_a_file_then_the_variables(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written.write_text(
+        f"""
+        listen = "[::1]:80"
+        max_body_bytes = 10
+        trusted_proxies = ["10.0.0.0/8"]
+        [upstreams.v2]
+        url = "http://127.0.0.1:9002/v2/"
+        timeout = 1
+        [changes.connect_nox_user]
+        device_ids = "drop"
+        [changes.connect_nox_user.error_codes]
+        "gone fishing" = "gone"
+        [manufacturers.acme]
+        keys_sha256 = ["{"AB" * 32}"]
+        """
+    )
+    monkeypatch.setenv("NOX_PROXY_UPSTREAMS__V2__TIMEOUT", "2.5")
+    monkeypatch.setenv("NOX_PROXY_ADMIN_LISTEN", "0.0.0.0:1")
+    monkeypatch.setenv("NOX_PROXY_ACCESS_LOG", "false")
+    monkeypatch.setenv("NOX_PROXY_CHANGES__CONNECT_NOX_USER__DEVICE_IDS", "reject")
+    settings = load(written)
+    assert settings.listen == Address("::1", 80)
+    assert settings.admin_listen == Address("0.0.0.0", 1)
+    assert settings.max_body_bytes == 10
+    assert settings.upstreams.v2.url == "http://127.0.0.1:9002/v2"
+    assert settings.upstreams.v2.timeout == 2.5
+    assert not settings.access_log
+    assert settings.policies(CHANGE) == {"device_ids": "reject"}
+    assert settings.error_codes(CHANGE) == {"gone fishing": "gone"}
+    assert settings.manufacturers["acme"].keys_sha256 == ("ab" * 32,)
+
+
+@pytest.mark.parametrize(
+    ("toml", "line"),
+    [
+        ("listn = 1", "listn: unknown setting"),
+        ("[upstreams.v3]\nurl = 'http://a'", "upstreams.v3: unknown setting"),
+        ("[upstreams.v2]\nurll = 'http://a'", "upstreams.v2.urll: unknown setting"),
+        ("[changes.connect_nox_usr]", "changes.connect_nox_usr: unknown setting"),
+        ("listen = 'localhost'", 'listen: an address is "host:port", with an IPv6 host in brackets'),
+        ("listen = ':80'", 'listen: an address is "host:port", with an IPv6 host in brackets'),
+        ("listen = 'a:99999'", 'listen: an address is "host:port", with an IPv6 host in brackets'),
+        ("[upstreams.v2]\nurl = 'ftp://a'", "upstreams.v2.url: an upstream's URL is http or https, with a host"),
+        ("[upstreams.v2]\nurl = 'http://a:0'", "upstreams.v2.url: an upstream's URL is http or https, with a host"),
+        ("[upstreams.v2]\nurl = 'http://a:x'", "upstreams.v2.url: not a URL"),
+        (
+            "[upstreams.v2]\nurl = 'https://me:hunter2@a'",
+            "upstreams.v2.url: an upstream's URL has no user, password, query or fragment",
+        ),
+        ("[upstreams.v2]\nurl = 'http://a/b c'", "upstreams.v2.url: a URL is visible ASCII; write other characters"),
+        ("[upstreams.v2]\ntimeout = 0", "upstreams.v2.timeout: Input should be greater than 0"),
+        ("[upstreams.v2]\ntimeout = nan", "upstreams.v2.timeout: Input should be "),
+        ("[upstreams.v2]\ntimeout = 'soon'", "upstreams.v2.timeout: Input should be a valid number"),
+        ("[upstreams.v2]\ntransport = 'magic'", "upstreams.v2.transport: Input should be 'keepalive' or 'httpx'"),
+        ("max_body_bytes = -1", "max_body_bytes: Input should be greater than 0"),
+        ("trusted_proxies = ['10.0.0.1/8']", "trusted_proxies: 10.0.0.1/8 has host bits set"),
+        ("trusted_proxies = ['proxy.local']", "trusted_proxies: 'proxy.local' does not appear to be"),
+        (
+            "[changes.connect_nox_user]\ndevice_ids = 'keep'",
+            "changes.connect_nox_user.device_ids: Input should be 'echo', 'drop' or 'reject'",
+        ),
+        ("[manufacturers.acme]\nkeys_sha256 = ['demo-key']", "manufacturers.acme.keys_sha256.0: a key's SHA-256 is 64"),
+        ("[manufacturers.unregistered]", "manufacturers.unregistered: a name that the metrics use"),
+        ("x = ", "Invalid value"),
+    ],
+)
+def test_a_fault_names_its_place(written: Path, toml: str, line: str) -> None:
+    written.write_text(toml)
+    (said,) = faults(written)
+    assert said.startswith(line) or (toml == "x = " and line in said)
+    assert "hunter2" not in said
+    assert "demo-key" not in said
+
+
+def test_every_fault_has_its_line(written: Path) -> None:
+    written.write_text("listn = 1\nmax_body_bytes = 0\n[upstreams.v2]\ntimeout = 0")
+    assert len(faults(written)) == 3
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    assert faults(tmp_path / "none.toml") == (f"{tmp_path / 'none.toml'}: No such file or directory",)
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    assert faults(binary) == (f"{binary}: not UTF-8",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("NOX_PROXY_LISTN", "x", "NOX_PROXY_LISTN: unknown setting"),
+        ("NOX_PROXY_UPSTREAMS__V2__URLL", "x", "upstreams.v2.urll: unknown setting"),
+        ("NOX_PROXY_TRUSTED_PROXIES", "10.0.0.1", "a NOX_PROXY_* variable holds a list or table that is not JSON"),
+    ],
+)
+def test_a_variable_at_fault(monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str) -> None:
+    monkeypatch.setenv(name, value)
+    assert faults(None) == (line,)
+
+
+@pytest.mark.parametrize("place", [Settings(), Settings().upstreams.v2, Settings().changes])
+def test_settings_are_frozen(place: BaseModel) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(place, next(iter(type(place).model_fields)), None)

@@ -1,0 +1,168 @@
+"""One Exchange, and what Prometheus and the log line make of it."""
+
+import asyncio
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from proxy.policy.credentials import Credential, digest
+from proxy.policy.manufacturers import Manufacturers
+from proxy.telemetry import Exchange, LineWriter, Telemetry
+from tests.processes import Proxy, Simulator, call
+from tests.test_admission import GOOD, JSON
+
+KEY = Credential(b"k", "authorization", digest(b"k"))
+
+
+def exposed(telemetry: Telemetry) -> list[str]:
+    text = telemetry.exposition("")[0].decode()
+    return [
+        line for line in text.splitlines() if not line.startswith("#") and "bucket" not in line and "sum" not in line
+    ]
+
+
+def test_an_exchange_is_crashed_until_it_becomes_another() -> None:
+    lines: list[bytes] = []
+    telemetry = Telemetry(Manufacturers({}), lines.append)
+    telemetry.begin()
+    telemetry.finish(Exchange("id-1"))
+    (line,) = map(json.loads, lines)
+    assert (line["error_code"], line["status"]) == ("crashed", 500)
+
+
+def test_the_series_of_one_call() -> None:
+    telemetry = Telemetry(Manufacturers({"acme": [KEY.digest]}), None)
+    telemetry.begin()
+    exchange = Exchange("id-1", endpoint="connect_nox_user", credential=KEY, key_accepted=True, upstream="v2")
+    exchange.upstream_seconds, exchange.upstream_failure = 0.5, "dns_error"
+    exchange.unmapped, exchange.drifted = ("device_ids",), True
+    exchange.status, exchange.outcome = 201, "answered"
+    telemetry.finish(exchange)
+    assert sorted(exposed(telemetry)) == sorted(
+        [
+            "nox_proxy_requests_in_progress 0.0",
+            'nox_proxy_requests_total{endpoint="connect_nox_user",manufacturer="acme",status="201",upstream="v2"} 1.0',
+            'nox_proxy_request_duration_seconds_count{endpoint="connect_nox_user",upstream="v2"} 1.0',
+            'nox_proxy_upstream_duration_seconds_count{upstream="v2"} 1.0',
+            'nox_proxy_upstream_failures_total{reason="dns_error",upstream="v2"} 1.0',
+            'nox_proxy_upstream_drift_total{kind="unknown_field",upstream="v2"} 1.0',
+            'nox_proxy_unmapped_fields_total{endpoint="connect_nox_user",field="device_ids",manufacturer="acme"} 1.0',
+            'nox_proxy_credential_scheme_total{manufacturer="acme",scheme="authorization"} 1.0',
+            'nox_proxy_build_info{version="0.1.0"} 1.0',
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    ],
+)
+def test_openmetrics_where_it_is_asked_for(accept: str, content_type: str) -> None:
+    body, said = Telemetry(Manufacturers({}), None).exposition(accept)
+    assert said.startswith(content_type)
+    assert b"_created" not in body
+
+
+def test_a_bug_is_logged_where_it_arose_and_not_in_its_words(caplog: pytest.LogCaptureFixture) -> None:
+    def stumble(user: str) -> None:
+        raise KeyError(user)
+
+    with caplog.at_level(logging.ERROR), pytest.raises(KeyError) as caught:
+        stumble("-".join(["secret", "user"]))
+    Telemetry(Manufacturers({}), None).crash(Exchange("id-1"), caught.value)
+    assert "request id-1 crashed: KeyError" in caplog.text
+    assert "in stumble" in caplog.text
+    assert "secret-user" not in caplog.text
+
+
+def test_lines_of_one_turn_are_one_write() -> None:
+    class Stream(io.BytesIO):
+        writes = 0
+
+        def write(self, data: object) -> int:
+            self.writes += 1
+            return super().write(data)  # type: ignore[arg-type]  # as BytesIO takes it
+
+    async def write() -> None:
+        for line in (b"1", b"2", b"3"):
+            writer(line)
+        await asyncio.sleep(0)
+
+    stream = Stream()
+    writer = LineWriter(stream)
+    asyncio.run(write())
+    assert (stream.getvalue(), stream.writes) == (b"1\n2\n3\n", 1)
+
+
+def test_a_reader_that_is_gone_costs_the_lines_alone(caplog: pytest.LogCaptureFixture) -> None:
+    class Gone(io.BytesIO):
+        def flush(self) -> None:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    async def write() -> None:
+        writer(b"1")
+        await asyncio.sleep(0)
+
+    writer = LineWriter(Gone())
+    asyncio.run(write())
+    assert "access log lost" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def registered(v2: Simulator) -> Iterator[Proxy]:
+    keys = json.dumps({"acme": {"keys_sha256": [digest(b"demo-key")]}})
+    running = Proxy(v2.url, MANUFACTURERS=keys, UPSTREAMS__V2__TIMEOUT="1")
+    yield running
+    running.stop()
+
+
+def test_the_line_of_a_call(registered: Proxy) -> None:
+    call(registered.address, GOOD, {**JSON, "x-request-id": "line-1"})
+    call(registered.address, GOOD, {"x-request-id": "line-2"}, path="/else")
+    call(registered.address, b"", {}, path="/else", method="GET")
+    lines = {line["request_id"]: line for line in registered.log()}
+    first, second = lines["line-1"], lines["line-2"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", first.pop("time"))
+    assert 0 < first.pop("upstream_seconds") < first.pop("seconds") < 10
+    assert first == {
+        "request_id": "line-1",
+        "endpoint": "connect_nox_user",
+        "manufacturer": "acme",
+        "key": digest(b"demo-key")[:8],
+        "upstream": "v2",
+        "status": 201,
+        "error_code": None,
+    }
+    assert (second["endpoint"], second["manufacturer"], second["key"]) == ("unmatched", "unauthenticated", None)
+    assert (second["upstream"], second["upstream_seconds"]) == ("none", None)
+    assert (second["status"], second["error_code"]) == (404, "not_found")
+
+
+def test_no_caller_can_add_a_label(registered: Proxy) -> None:
+    """Keys, paths, methods and fields from outside: the same series however many there are."""
+
+    def intrude(n: int) -> None:
+        call(registered.address, GOOD, {"x-api-key": f"key-{n}"})
+        call(registered.address, GOOD, JSON, path=f"/path-{n}")
+        call(registered.address, GOOD, JSON, method=f"M{chr(65 + n)}")
+
+    intrude(0)
+    before = set(registered.metrics())
+    for n in range(1, 20):
+        intrude(n)
+    assert set(registered.metrics()) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "body"), [("/livez", 200, b"live\n"), ("/readyz", 200, b"ready\n"), ("/else", 404, b"Not Found")]
+)
+def test_the_admin_side(proxy: Proxy, path: str, status: int, body: bytes) -> None:
+    reply = call(proxy.admin, method="GET", path=path)
+    assert (reply.status, reply.body) == (status, body)
