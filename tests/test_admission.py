@@ -63,6 +63,11 @@ def raw(proxy: Proxy, message: bytes) -> tuple[Reply, bool]:
         (b"POST /manufacturers/nox HTTP/9.9\r\nhost: a\r\n\r\n", 400, "bad_request"),
         (b"POST /manufacturers/nox HTTP/1.1\r\n\r\n", 400, "bad_request"),
         (b"POST /manufacturers/nox HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400, "bad_request"),
+        (b"POST /manufacturers/nox HTTP/1.1\r\nhost: a b\r\n\r\n", 400, "bad_request"),
+        (b"POST /manufacturers/nox HTTP/1.1\r\nhost: u@h\r\n\r\n", 400, "bad_request"),
+        (b"POST /manufacturers/nox HTTP/1.1\r\nhost: [::1\r\n\r\n", 400, "bad_request"),
+        (b"POST /manufacturers/nox HTTP/1.1\r\nhost: a:b\r\n\r\n", 400, "bad_request"),
+        (b"POST /manufacturers/nox HTTP/1.0\r\nhost: a/b\r\n\r\n", 400, "bad_request"),
         (b"POST /manufacturers/nox HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n", 400, "bad_request"),
         (
             b"POST /manufacturers/nox HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
@@ -84,6 +89,13 @@ def test_1_a_malformed_message_is_refused_and_closed(proxy: Proxy, message: byte
     reply, closed = raw(proxy, message)
     assert failed(reply, status, code)
     assert closed
+    assert reply.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("host", [b"", b"auth.nox.energy", b"a:8080", b"a:", b"[::1]:80", b"10.0.0.1", b"x_y-z.%20"])
+def test_1_a_valid_host(proxy: Proxy, host: bytes) -> None:
+    reply, _ = raw(proxy, b"GET /else HTTP/1.1\r\nhost: %s\r\nconnection: close\r\n\r\n" % host)
+    assert reply.status == 404
 
 
 def test_1_large_bodies_do_not_count_as_headers(proxy: Proxy) -> None:
@@ -93,6 +105,18 @@ def test_1_large_bodies_do_not_count_as_headers(proxy: Proxy) -> None:
             wire.send(b"POST /manufacturers/nox HTTP/1.1\r\nhost: a\r\nx-api-key: demo-key\r\n")
             wire.send(b"content-length: %d\r\n\r\n" % len(body) + body)
             assert succeeded(wire.answer(), devices=())
+
+
+def test_1_nor_does_a_body_that_shares_its_packet_with_the_next_head(proxy: Proxy) -> None:
+    body = json.dumps({"manufacturer_user_id": "u-1", "filler": "x" * 900_000}).encode()
+    head = b"POST /manufacturers/nox HTTP/1.1\r\nhost: a\r\nx-api-key: demo-key\r\ncontent-length: %d\r\n\r\n" % len(
+        body
+    )
+    with Wire(proxy.address) as wire:
+        wire.send(head + body + head[:20])
+        for _ in range(3):
+            assert succeeded(wire.answer(), devices=())
+            wire.send(head[20:] + body + head[:20])
 
 
 def test_1_garbage_behind_a_request_does_not_cost_its_answer(proxy: Proxy, v2: Simulator) -> None:

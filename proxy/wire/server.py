@@ -7,6 +7,7 @@ refuses gets a v1 envelope too, and the connection is closed.
 import asyncio
 import contextlib
 import math
+import re
 import signal
 import socket
 import time
@@ -22,22 +23,31 @@ from proxy.contract.errors import CallerError, HeadersTooLarge, MalformedMessage
 from proxy.wire import headers
 
 
+_HOST = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d*)?")
+"""RFC 3986, section 3.2.2, without the comma, which would read as two hosts in x-forwarded-host."""
+
+
 class ServerProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 on httptools, stricter by what llhttp lets pass."""
 
     max_header_bytes = 32_768
     _refusal: type[CallerError] = MalformedMessage
+    _packet = 0
     _head_open = False
-    _received = 0
-    _hosts = 0
+    _head_began_here = False
+    _head_spilled = 0
+    _hosts: tuple[bytes, ...] = ()
 
     def data_received(self, data: bytes) -> None:
-        self._received += len(data)
+        self._packet = len(data)
+        self._head_began_here = False
         self._unset_keepalive_if_required()
         while data:
             data = self._feed(data)
-        if self._head_open and self._received > self.max_header_bytes:
-            self._refuse(HeadersTooLarge)
+        if self._head_open and not self._head_began_here:
+            self._head_spilled += self._packet
+            if self._head_spilled > self.max_header_bytes:
+                self._refuse(HeadersTooLarge)
 
     def _feed(self, data: bytes) -> bytes:
         """Parses; returns what has to be parsed anew."""
@@ -51,24 +61,26 @@ class ServerProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head_open = True
-        self._hosts = 0
+        self._head_open = self._head_began_here = True
+        self._head_spilled = 0
+        self._hosts = ()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
         if self.headers[-1][0] == b"host":
-            self._hosts += 1
+            self._hosts += (value,)
 
     def on_headers_complete(self) -> None:
         self._head_open = False
-        # What was received since the last head bounds this one, so most heads need no counting.
-        if self._received > self.max_header_bytes and self._head_bytes() > self.max_header_bytes:
+        # The packets that a head came in bound it, so most heads need no counting.
+        if self._head_spilled + self._packet > self.max_header_bytes < self._head_bytes():
             self._refusal = HeadersTooLarge
             raise ValueError("header block too large")
-        self._received = 0
-        # RFC 9112, section 3.2: a server MUST answer 400 to an HTTP/1.1 request without exactly one Host.
-        if self._hosts > 1 or (self._hosts == 0 and self.parser.get_http_version() == "1.1"):
+        # RFC 9112, section 3.2: a server MUST answer 400 to a missing, repeated or invalid Host.
+        if len(self._hosts) != 1 and (self._hosts or self.parser.get_http_version() == "1.1"):
             raise ValueError("not exactly one Host")
+        if self._hosts and not _HOST.fullmatch(self._hosts[0]):
+            raise ValueError("not a valid Host")
         if not self.parser.should_upgrade():
             super().on_headers_complete()
 
@@ -114,6 +126,7 @@ def _envelope(refusal: type[CallerError]) -> bytes:
     lines = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", headers.request_id({})),
         (b"via", headers.VIA),
         headers.proxy_status(error.reason),
         (b"connection", b"close"),

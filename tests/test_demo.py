@@ -1,0 +1,122 @@
+"""The README's first command, and the commands it names."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from proxy.demo import STEPS, Demo
+from proxy.settings import Settings
+from tests.processes import ROOT, Proxy, Simulator, call, eventually
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_demo_keeps_every_promise() -> None:
+    """Run as it is, in this checkout's own environment."""
+    shown = subprocess.run(
+        [ROOT / ".venv/bin/nox-proxy", "demo"], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
+    )
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert f"{len(STEPS)} of {len(STEPS)} answers as promised" in shown.stdout
+    assert shown.stdout.count("as promised\n") == len(STEPS) + 1
+
+
+def test_the_demo_says_when_a_promise_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.demo.STEPS", (STEPS[0]._replace(status=200), STEPS[2]._replace(error_code="other")))
+    with Demo() as running:
+        assert [played.as_promised for played in running.play()] == [False, False]
+
+
+def test_the_demo_stays_up_for_curl() -> None:
+    kept = subprocess.Popen(
+        [ROOT / ".venv/bin/nox-proxy", "demo", "--keep"], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert kept.stdout is not None
+    try:
+        line = next(line for line in kept.stdout if "curl -i" in line)
+        found = re.search(r"http://([^/]+)/", line)
+        assert found
+        assert call(found[1], b'{"manufacturer_user_id": "me"}', {"x-api-key": "demo-key"}).status == 201
+    finally:
+        kept.send_signal(signal.SIGINT)
+        assert kept.wait(20) == 0
+        kept.stdout.close()
+
+
+def block(marker: str) -> str:
+    found = re.search(rf"<!-- {marker}[^>]*-->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, marker
+    return found[1]
+
+
+def test_the_readme_shows_the_demos_real_output() -> None:
+    """Line by line, but for what differs in every run."""
+    real = subprocess.run(
+        [ROOT / ".venv/bin/nox-proxy", "demo"], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT
+    ).stdout
+
+    def still(text: str) -> list[str]:
+        text = re.sub(r'"timestamp":\d+', '"timestamp":0', text)
+        return re.sub(r"nox_[0-9a-f]{32}", "nox_0", text).splitlines()
+
+    lines = still(real)
+    assert [line for line in still(block("output of ./deploy/demo")) if line != "…" and line not in lines] == []
+
+
+def test_the_readme_shows_the_defaults() -> None:
+    assert Settings(**tomllib.loads(block("settings"))) == Settings()
+    named = set(re.findall(r"^(?:# )?(\w+) =", block("settings"), re.MULTILINE))
+    nested = {"url", "connect_timeout", "timeout", "max_connections", "keepalive_expiry", "transport", "ca_file"}
+    tables = {"upstreams", "changes", "manufacturers"}
+    assert named == {*Settings.model_fields} - tables | nested | {"device_ids", "keys_sha256"}
+
+
+def test_the_readmes_commands(tmp_path: Path) -> None:
+    """Each command line of the section "Run it" and of the operations, on free ports."""
+    for line in ("check --config nox-proxy.toml", "serve --config nox-proxy.toml", "simulate v2 --listen", "hash-key"):
+        assert f".venv/bin/nox-proxy {line}" in README
+    command = str(ROOT / ".venv/bin/nox-proxy")
+    (tmp_path / "nox-proxy.toml").write_text(block("settings"))
+    subprocess.run([command, "check", "--config", "nox-proxy.toml"], cwd=tmp_path, check=True, capture_output=True)
+
+    v2 = Simulator()
+    proxy = Proxy(v2.url, "--config", str(tmp_path / "nox-proxy.toml"))
+    try:
+        curl = next(text for text in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "curl -i" in text)
+        line = curl[curl.index("curl -i") :].replace("127.0.0.1:8080", proxy.address)
+        answered = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout
+        assert answered.startswith("HTTP/1.1 201 Created")
+        fault = re.search(r"`(curl -X PUT [^`]+)`", README)
+        assert fault
+        order = fault[1].replace("127.0.0.1:9002", v2.address)
+        subprocess.run(["bash", "-c", order], check=True, capture_output=True)
+        assert call(v2.address, method="DELETE", path="/_simulator/fault").status == 204
+    finally:
+        proxy.stop()
+        v2.stop()
+
+    hashed = re.search(r"^(printf %s .* hash-key)", README, re.MULTILINE)
+    assert hashed
+    env = {**os.environ, "API_KEY": "demo-key"}
+    shown = subprocess.run(["bash", "-c", hashed[1]], env=env, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"[0-9a-f]{64}\n", shown.stdout)
+
+
+def test_an_environment_made_from_the_lock_is_enough(tmp_path: Path) -> None:
+    """`./deploy/demo` in a copy without .venv: all that a new user has."""
+    copy = tmp_path / "nox-proxy"
+    shutil.copytree(
+        ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "node_modules", ".*_cache", "__pycache__")
+    )
+    shown = subprocess.run(["./deploy/demo"], cwd=copy, capture_output=True, text=True, timeout=300, check=False)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "answers as promised" in shown.stdout
+    again = subprocess.run(["./deploy/venv"], cwd=copy, capture_output=True, text=True, timeout=60, check=True)
+    assert again.stderr == ""
+    assert not eventually(lambda: (copy / ".venv/deploy/requirements-dev.txt").exists(), within=0.1)
