@@ -22,7 +22,6 @@ from proxy.contract.envelope import failure
 from proxy.contract.errors import CallerError, HeadersTooLarge, MalformedMessage
 from proxy.wire import headers
 
-
 _HOST = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d*)?")
 """RFC 3986, section 3.2.2, without the comma, which would read as two hosts in x-forwarded-host."""
 
