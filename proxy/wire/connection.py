@@ -46,6 +46,7 @@ class Connection(asyncio.Protocol):
     _body_bytes: int
     _head_done: bool
     _delimited: bool
+    _chunked: bool
     _keep_alive: bool
     _whole: bool
 
@@ -57,7 +58,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[Answer] | None = None
         self._reusable = True
         self._without_body = False
-        self._head_bytes = 0
+        self._head_bytes = self._unread_bytes = 0
         self._begin_answer()
         self.idle_since = 0.0
 
@@ -69,7 +70,7 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self._waiter = waiter = self._loop.create_future()
         self._without_body = without_body
-        self._head_bytes = 0
+        self._head_bytes = self._unread_bytes = 0
         self._begin_answer()
         self._transport.write(message)
         return waiter
@@ -108,6 +109,7 @@ class Connection(asyncio.Protocol):
         if self._waiter is None:
             self.close()  # a byte that answers nothing
             return
+        body_bytes = self._body_bytes
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -116,8 +118,10 @@ class Connection(asyncio.Protocol):
                 self._fail(_cause(error))
         if self._whole:
             self._deliver(data)
-        elif not self._head_done:
-            self._count_head(len(data))
+        elif self._body_bytes == body_bytes:  # a head, a trailer or a chunk extension that goes on and on
+            self._unread_bytes += len(data)
+            if self._unread_bytes > MAX_HEAD_BYTES:
+                self._fail(httpx.RemoteProtocolError("header block too large"))
 
     def eof_received(self) -> None:
         self._reusable = False
@@ -134,16 +138,24 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._whole:
             self._reusable = False  # the upstream began an answer that nobody asked for
+        self._count_head(len("HTTP/1.1 200 \r\n\r\n"))
+
+    def on_status(self, reason: bytes) -> None:
+        self._count_head(len(reason))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value) + len(": \r\n"))
+        if self._head_done or self._whole:
+            return  # RFC 9110, section 6.5.1: a trailer is no header; or an answer that nobody asked for
         name = name.lower()
         if name == b"content-length":
             self._delimited = True
         elif name == b"transfer-encoding":
             self._delimited = True
-            if value.lower() != b"chunked":
+            if value.rstrip(b" ").lower() != b"chunked":
                 raise httpx.RemoteProtocolError("a transfer coding that was not asked for")
-        self._fields.append((name, value))
+            self._chunked = True
+        self._fields.append((name, value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
         if self._whole:
@@ -182,12 +194,12 @@ class Connection(asyncio.Protocol):
         self._fields = []
         self._pieces = []
         self._body_bytes = 0
-        self._head_done = self._delimited = self._keep_alive = self._whole = False
+        self._head_done = self._delimited = self._chunked = self._keep_alive = self._whole = False
 
     def _count_head(self, received: int) -> None:
         self._head_bytes += received
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._fail(httpx.RemoteProtocolError("header block too large"))
+            raise httpx.RemoteProtocolError("header block too large")
 
     def _deliver(self, data: bytes) -> None:
         waiter, self._waiter = self._waiter, None
@@ -195,7 +207,7 @@ class Connection(asyncio.Protocol):
             return
         assert self._transport is not None
         unfinished = self._transport.get_write_buffer_size() > 0
-        if unfinished or not self._keep_alive or not _ends_with_answer(data, self._pieces):
+        if unfinished or not self._keep_alive or not _ends_with_answer(data, self._pieces, self._chunked):
             self._reusable = False
         waiter.set_result(Answer(self._status, tuple(self._fields), b"".join(self._pieces)))
 
@@ -208,11 +220,11 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
 
-def _ends_with_answer(data: bytes, pieces: list[bytes]) -> bool:
+def _ends_with_answer(data: bytes, pieces: list[bytes], chunked: bool) -> bool:
     """False where line ends follow an answer: the parser skips them, and a clean upstream sends none."""
-    if data.endswith(b"\r\n\r\n"):
-        return not data.endswith(b"\r\n\r\n\r\n")
-    return bool(pieces) and data.endswith(pieces[-1])
+    if pieces and not chunked:
+        return data == pieces[-1] or data.endswith(b"\r\n\r\n" + pieces[-1])
+    return data.endswith(b"\r\n\r\n") and not data.endswith(b"\r\n\r\n\r\n")
 
 
 def _cause(error: Exception) -> httpx.TransportError:

@@ -96,7 +96,7 @@ class Pool:
                 )
         except TimeoutError as error:
             raise httpx.ConnectTimeout("no connection in time") from error
-        except OSError as error:  # ssl.SSLError and socket.gaierror are among them
+        except (OSError, UnicodeError) as error:  # ssl.SSLError and socket.gaierror are among them
             raise httpx.ConnectError(f"no connection: {type(error).__name__}") from error
         except asyncio.CancelledError:
             connection.close()  # it may have been made in the same moment
@@ -112,6 +112,7 @@ class _Lane:
         self._expiry = expiry
         self._idle: deque[Connection] = deque()
         self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def take_slot(self, until: float) -> None:
         if not self._slots.locked():
@@ -135,7 +136,7 @@ class _Lane:
         return None
 
     def put_back(self, connection: Connection, now: float) -> None:
-        if not connection.reusable:
+        if self._closed or not connection.reusable:
             connection.close()
             return
         connection.idle_since = now
@@ -144,6 +145,7 @@ class _Lane:
             self._sweep_later(self._expiry)
 
     def close(self) -> None:
+        self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
         while self._idle:

@@ -57,6 +57,8 @@ class KeepAliveTransport(httpx.AsyncBaseTransport):
         """Raises the exceptions of `Pool.exchange`, httpx.UnsupportedProtocol and httpx.LocalProtocolError."""
         origin = origin_of(request.url)
         body = await request.aread()
+        if not _NAME.fullmatch(request.method.encode()):
+            raise httpx.LocalProtocolError("a method that may not be sent")
         lines = _framed(request.headers.raw, body)
         message = write_message(request.method.encode(), request.url.raw_path, lines, body)
         answer = await self._pool.exchange(

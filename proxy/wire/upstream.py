@@ -87,6 +87,8 @@ class HttpxSender:
         response = await self._transport.handle_async_request(request)
         try:
             assert isinstance(response.stream, httpx.AsyncByteStream)
+            if not 200 <= response.status_code <= 599:
+                raise httpx.RemoteProtocolError("not a status that can be handed on")
             body = bytearray()
             async for piece in response.stream:
                 body += piece
@@ -164,7 +166,7 @@ def _why_unavailable(error: BaseException) -> str:
     """The error's type for RFC 9209, section 2.3, from what lies under a ConnectError."""
     for cause in _causes(error):
         match cause:
-            case socket.gaierror():
+            case socket.gaierror() | UnicodeError():
                 return "dns_error"
             case ssl.SSLCertVerificationError():
                 return "tls_certificate_error"
