@@ -41,7 +41,7 @@ def warnings(settings: Settings) -> list[str]:
 
 
 async def _serve(settings: Settings) -> None:
-    lines = LineWriter(sys.stdout.buffer) if settings.access_log else None
+    lines = LineWriter(sys.stdout.fileno()) if settings.access_log else None
     telemetry = Telemetry(_manufacturers(settings), lines)
     v2 = _open_upstream("v2", settings.upstreams.v2, settings.max_response_bytes)
     pipeline = Pipeline(

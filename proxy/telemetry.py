@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import os
+import select
 import traceback
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter, time
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -18,6 +21,9 @@ from proxy.policy.credentials import Credential
 from proxy.policy.manufacturers import Manufacturers
 
 _log = logging.getLogger(__name__)
+
+MAX_WAITING_LINES = 10_000
+RETRY_SECONDS = 0.05
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -190,22 +196,54 @@ def _line(exchange: Exchange, manufacturer: str, seconds: float) -> bytes:
 
 
 class LineWriter:
-    """Lines to a binary stream, those of one turn of the event loop in one write."""
+    """Lines to a file descriptor, those of one turn of the event loop together, and never a wait for its reader.
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._lines: list[bytes] = []
+    A ready pipe or socket takes PIPE_BUF bytes at once (poll(2), pipe(7)), so no write is larger. What a slow
+    reader leaves is kept up to MAX_WAITING_LINES; beyond that lines are lost, never calls.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._writable = select.poll()
+        self._writable.register(descriptor, select.POLLOUT)
+        self._waiting: deque[bytes] = deque()
+        self._flushes = False
+        self._lost = 0
+        self._fails = False
 
     def __call__(self, line: bytes) -> None:
-        if not self._lines:
-            asyncio.get_running_loop().call_soon(self.flush)
-        self._lines.append(line)
+        if len(self._waiting) >= MAX_WAITING_LINES:
+            self._lost += 1
+            return
+        self._waiting.append(line)
+        if not self._flushes:
+            self._flushes = True
+            asyncio.get_running_loop().call_soon(self._flush_and_retry)
 
     def flush(self) -> None:
-        """Writes what has gathered. A reader that is gone costs the lines, not the calls."""
-        lines, self._lines = self._lines, []
+        """Writes what its reader takes now."""
         try:
-            self._stream.write(b"\n".join([*lines, b""]))
-            self._stream.flush()
+            while self._waiting and self._writable.poll(0):
+                os.write(self._descriptor, self._next_write())
+                self._fails = False
         except OSError as error:
-            _log.warning("access log lost: %s", error)
+            self._waiting.clear()
+            if not self._fails:
+                _log.warning("access log: %s; lines are lost", error.strerror)
+            self._fails = True
+        if self._lost and not self._waiting:
+            _log.warning("access log: its reader was too slow, %d lines are lost", self._lost)
+            self._lost = 0
+
+    def _flush_and_retry(self) -> None:
+        self.flush()
+        self._flushes = bool(self._waiting)
+        if self._flushes:
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._flush_and_retry)
+
+    def _next_write(self) -> bytes:
+        """The lines that fit into one write; one that never would is cut."""
+        data = self._waiting.popleft()[: select.PIPE_BUF - 1] + b"\n"
+        while self._waiting and len(data) + len(self._waiting[0]) < select.PIPE_BUF:
+            data += self._waiting.popleft() + b"\n"
+        return data

@@ -58,7 +58,9 @@ def eventually(holds: Callable[[], bool], within: float = DEADLINE) -> bool:
 
 
 class Process:
-    """A running nox-proxy command, with all it said."""
+    """A running nox-proxy command, with all it said; with `reads_log` off nobody reads its standard output."""
+
+    reads_log = True
 
     def __init__(self, *arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
         self.popen = subprocess.Popen(
@@ -74,6 +76,7 @@ class Process:
         self._readers = [
             threading.Thread(target=self._read, args=pipe, daemon=True)
             for pipe in ((self.popen.stdout, self.out), (self.popen.stderr, self.err))
+            if self.reads_log or pipe[1] is self.err
         ]
         for reader in self._readers:
             reader.start()

@@ -216,6 +216,24 @@ def test_a_second_signal_ends_at_once(v2: Simulator) -> None:
     assert proxy.stop() == 0
 
 
+def test_a_log_that_nobody_reads_holds_up_no_call(v2: Simulator) -> None:
+    class Unread(Proxy):
+        reads_log = False
+
+    proxy = Unread(v2.url)
+    try:
+        for n in range(300):
+            assert call(proxy.address, GOOD, {**JSON, "x-request-id": f"{n:0128}"}).status == 201
+    finally:
+        assert proxy.stop() == 0
+        assert proxy.popen.stdout is not None
+        read = proxy.popen.stdout.read()
+        proxy.popen.stdout.close()
+    lines = read.splitlines()
+    assert 0 < len(lines) < 300
+    assert [int(json.loads(line)["request_id"]) for line in lines] == list(range(len(lines)))
+
+
 def test_a_key_is_in_no_log(proxy: Proxy) -> None:
     """Whatever has gone wrong in this run so far: keys, users and devices stay out of every line."""
     call(proxy.address, GOOD, {"x-api-key": "secret-key-1", "authorization": "ApiKey secret-key-2"})

@@ -1,17 +1,19 @@
 """One Exchange, and what Prometheus and the log line make of it."""
 
 import asyncio
-import io
+import contextlib
 import json
 import logging
+import os
 import re
+import select
 from collections.abc import Iterator
 
 import pytest
 
 from proxy.policy.credentials import Credential, digest
 from proxy.policy.manufacturers import Manufacturers
-from proxy.telemetry import Exchange, LineWriter, Telemetry
+from proxy.telemetry import MAX_WAITING_LINES, Exchange, LineWriter, Telemetry
 from tests.processes import Proxy, Simulator, call
 from tests.test_admission import GOOD, JSON
 
@@ -82,37 +84,74 @@ def test_a_bug_is_logged_where_it_arose_and_not_in_its_words(caplog: pytest.LogC
     assert "secret-user" not in caplog.text
 
 
-def test_lines_of_one_turn_are_one_write() -> None:
-    class Stream(io.BytesIO):
-        writes = 0
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    yield reader, writer
+    for end in (reader, writer):
+        with contextlib.suppress(OSError):
+            os.close(end)
 
-        def write(self, data: object) -> int:
-            self.writes += 1
-            return super().write(data)  # type: ignore[arg-type]  # as BytesIO takes it
 
+def test_lines_of_one_turn_come_whole_and_in_order(pipe: tuple[int, int]) -> None:
+    async def write() -> None:
+        for n in range(30):
+            writer(b"%d:" % n + b"x" * 300)
+        await asyncio.sleep(0)
+
+    writer = LineWriter(pipe[1])
+    asyncio.run(write())
+    lines = os.read(pipe[0], 65_536).split(b"\n")
+    assert [line.partition(b":")[0] for line in lines] == [b"%d" % n for n in range(30)] + [b""]
+
+
+def test_a_reader_that_stalls_is_waited_for_by_nobody(pipe: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
+    """The pipe fills, then what waits; the rest is lost and said to be. When the reader returns, so do lines."""
+
+    async def write() -> None:
+        for n in range(MAX_WAITING_LINES + 1_000):
+            writer(b"%d:" % n + b"x" * 300)
+            if n % 100 == 0:
+                await asyncio.sleep(0)
+        read = bytearray()
+        while not caplog.text:
+            with contextlib.suppress(BlockingIOError):
+                read += os.read(pipe[0], 1 << 20)
+            await asyncio.sleep(0)
+        lines = bytes(read).split(b"\n")[:-1]
+        lost = int(re.findall(r"(\d+) lines are lost", caplog.text)[0])
+        assert [int(line.partition(b":")[0]) for line in lines] == list(range(len(lines)))
+        assert 0 < lost < 1_000
+        writer(b"again")
+        await asyncio.sleep(0)
+        assert os.read(pipe[0], 1 << 20).endswith(b"again\n")
+
+    os.set_blocking(pipe[0], False)
+    writer = LineWriter(pipe[1])
+    asyncio.run(asyncio.wait_for(write(), 20))
+
+
+def test_a_line_that_fits_no_write_is_cut(pipe: tuple[int, int]) -> None:
+    async def write() -> None:
+        writer(b"x" * 10_000)
+        writer(b"next")
+        await asyncio.sleep(0)
+
+    writer = LineWriter(pipe[1])
+    asyncio.run(write())
+    assert os.read(pipe[0], 65_536) == b"x" * (select.PIPE_BUF - 1) + b"\nnext\n"
+
+
+def test_a_reader_that_is_gone_costs_the_lines_alone(pipe: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
     async def write() -> None:
         for line in (b"1", b"2", b"3"):
             writer(line)
-        await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
-    stream = Stream()
-    writer = LineWriter(stream)
+    os.close(pipe[0])
+    writer = LineWriter(pipe[1])
     asyncio.run(write())
-    assert (stream.getvalue(), stream.writes) == (b"1\n2\n3\n", 1)
-
-
-def test_a_reader_that_is_gone_costs_the_lines_alone(caplog: pytest.LogCaptureFixture) -> None:
-    class Gone(io.BytesIO):
-        def flush(self) -> None:
-            raise BrokenPipeError(32, "Broken pipe")
-
-    async def write() -> None:
-        writer(b"1")
-        await asyncio.sleep(0)
-
-    writer = LineWriter(Gone())
-    asyncio.run(write())
-    assert "access log lost" in caplog.text
+    assert [record.getMessage() for record in caplog.records] == ["access log: Broken pipe; lines are lost"]
 
 
 @pytest.fixture(scope="module")
