@@ -310,3 +310,15 @@ class Authority:
         ca.issue_cert(*names, not_before=since, not_after=until).configure_cert(context)
         context.sni_callback = lambda _, name, __: self.asked.append(name)
         return context
+
+
+async def answer_in_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server that speaks plain HTTP to a TLS handshake."""
+    await reader.read(1)
+    await send(writer, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    await gone(reader)
+
+
+async def close_at_once(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    """A server that gives up at the first byte."""
+    await reader.read(1)

@@ -46,11 +46,6 @@ def way(request: pytest.FixtureRequest) -> Way:
     return found
 
 
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
-
-
 def open_pool(tls: ssl.SSLContext | None = None, **limits: Any) -> contextlib.aclosing[Pool]:
     """Closed with its block. Of one connection, unless the limits say otherwise."""
     own = Limits(**{"timeout": 2.0, "max_connections": 1, **limits})

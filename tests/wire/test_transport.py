@@ -26,7 +26,9 @@ from tests.wire.servers import (
     Scripted,
     TlsFault,
     Way,
+    answer_in_plain,
     asynchronous,
+    close_at_once,
     gone,
     hold,
     in_turn,
@@ -50,11 +52,6 @@ NO_AUTHORITY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 def way(request: pytest.FixtureRequest) -> Way:
     found: Way = request.param
     return found
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
 
 
 def client(
@@ -439,16 +436,6 @@ async def test_tls_not_verified(way: Way, fault: TlsFault, authority: Authority)
                 await calls.get(server.url)
         await server.all_gone()
     assert script.requests == []
-
-
-async def answer_in_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.read(1)
-    await send(writer, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-    await gone(reader)
-
-
-async def close_at_once(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    await reader.read(1)
 
 
 @pytest.mark.parametrize("handler", [answer_in_plain, close_at_once])

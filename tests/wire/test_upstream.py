@@ -31,12 +31,12 @@ from tests.wire.servers import (
     Scripted,
     TlsFault,
     Way,
+    answer_in_plain,
     asynchronous,
-    gone,
+    close_at_once,
     hold,
     in_turn,
     read_request,
-    send,
     serve,
     until,
     unused_port,
@@ -50,11 +50,6 @@ LIMITS = Limits(timeout=2.0, connect_timeout=1.0, pool_timeout=1.0, max_connecti
 def way(request: pytest.FixtureRequest) -> Way:
     found: Way = request.param
     return found
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
 
 
 @pytest.fixture(scope="module")
@@ -248,16 +243,6 @@ async def test_tls_not_verified(way: Way, fault: TlsFault, authority: Authority,
 async def test_tls_verified(way: Way, authority: Authority, ca_file: str) -> None:
     async with serve(Scripted(OK), authority.server()) as server, upstream(way, server.url, ca_file) as one:
         assert await call(one) == Answer(200, ((b"content-length", b"2"),), b"ok")
-
-
-async def answer_in_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.read(1)
-    await send(writer, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-    await gone(reader)
-
-
-async def close_at_once(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    await reader.read(1)
 
 
 @pytest.mark.parametrize("handler", [answer_in_plain, close_at_once])
