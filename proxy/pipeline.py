@@ -22,6 +22,7 @@ from proxy.contract.errors import (
     ProxyLoopDetected,
     ShuttingDown,
     UnsupportedMediaType,
+    UpstreamError,
 )
 from proxy.contract.messages import Body, Field, Request, Response
 from proxy.contract.version_change import AnyChange, Policies
@@ -74,6 +75,7 @@ class Pipeline:
         try:
             return await self._live(request, read_body, exchange)
         except ProxyError as error:
+            exchange.upstream_failure = error.reason if isinstance(error, UpstreamError) else None
             return self._refuse(error, exchange)
         except asyncio.CancelledError:  # only a drain that ran out of time cancels a request
             return self._refuse(ShuttingDown(), exchange)
@@ -110,9 +112,6 @@ class Pipeline:
         started = perf_counter()
         try:
             return await upstream.send(change.method, change.v2_path, lines, message)
-        except ProxyError as error:
-            exchange.upstream_failure = error.reason
-            raise
         finally:
             exchange.upstream_seconds = perf_counter() - started
 

@@ -36,6 +36,10 @@ def answer(status: str, body: bytes, *lines: bytes) -> bytes:
     return b"\r\n".join([*head, b"", body])
 
 
+def failures(proxy: Proxy) -> float:
+    return sum(n for name, n in proxy.metrics().items() if name.startswith("nox_proxy_upstream_failures_total"))
+
+
 @pytest.mark.parametrize("status", ["200 OK", "201 Created", "202 Accepted", "299 Odd"])
 def test_any_2xx_with_the_two_strings_is_v1s_201(each: Proxy, canned: Canned, status: str) -> None:
     canned.answer = answer(status, CONNECTED)
@@ -85,7 +89,9 @@ def test_the_ids_come_as_v2_gave_them(each: Proxy, canned: Canned) -> None:
 )
 def test_an_answer_that_cannot_be_handed_on(each: Proxy, canned: Canned, raw: bytes) -> None:
     canned.answer = raw
+    before = failures(each)
     assert failed(call(each.address, GOOD, JSON), 502, "invalid_upstream_response")
+    assert failures(each) == before + 1
 
 
 @pytest.mark.parametrize(
@@ -138,11 +144,13 @@ NEEDS_USER = "manufacturer_user_id is required and must be a string"
 )
 def test_an_error_of_v2s(each: Proxy, canned: Canned, status: int, text: str, expected: str | None, code: str) -> None:
     canned.answer = answer(f"{status} Oh", json.dumps({"error": text, "trace": "abc"}).encode())
+    before = failures(each)
     reply = call(each.address, GOOD, JSON)
     told = reply.json()
     renamed = "nox_user_id, manufacturer_user_id, (manufacturer_user_id) and manufacturer_user_id"
     assert (reply.status, told["error_code"]) == (status, code)
     assert told["error"] == told["message"] == (renamed if expected is None else expected)
+    assert failures(each) == before
     assert "proxy-status" not in reply.headers
     assert reply.headers.get("www-authenticate") == ("ApiKey" if status == 401 else None)
     assert "trace" not in told
