@@ -1,31 +1,35 @@
 """The two Starlette apps, public and admin, and the door between ASGI and the pipeline."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.applications import Starlette
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import PlainTextResponse
 from starlette.responses import Response as StarletteResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from proxy.contract.errors import CallerGone, PayloadTooLarge
+from proxy.contract.errors import CallerError, CallerGone, MalformedMessage, PayloadTooLarge
 from proxy.contract.messages import Request, gather
 from proxy.pipeline import Pipeline
 from proxy.telemetry import Telemetry
+from proxy.wire.server import MALFORMED
 
 LINGER_SECONDS = 2.0
 """How long an early answer waits for the rest of the body: closing on unread bytes would reset the connection,
 and the answer could be lost with it (RFC 9112, section 9.6)."""
 
 
-def public_app(pipeline: Pipeline) -> Starlette:
-    """Every path leads to the pipeline, without Starlette's routing, redirects or texts."""
-    app = Starlette()
-    app.router.redirect_slashes = False
-    app.router.default = Door(pipeline)
-    return app
+class PublicApp(Starlette):
+    """Every path leads to the pipeline: no routing, no redirects, no texts of Starlette's, no middleware stack."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__()
+        self._door = Door(pipeline)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return self._door
 
 
 def admin_app(telemetry: Telemetry, is_ready: Callable[[], bool]) -> Starlette:
@@ -54,7 +58,7 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = read_head(scope)
-        body = BodyReader(request, receive)
+        body = BodyReader(request, receive, scope["state"])
         response = await self._pipeline.answer(request, body.read)
         if body.caller_gone:
             return
@@ -83,14 +87,18 @@ def read_head(scope: Scope) -> Request:
 class BodyReader:
     """A request's body. `whole` says that nothing of it is left on the wire."""
 
-    def __init__(self, request: Request, receive: Receive) -> None:
+    def __init__(self, request: Request, receive: Receive, state: Mapping[str, object]) -> None:
         self._receive = receive
+        self._state = state
         self._length = _announced_length(request)
         self.whole = self._length == 0
         self.caller_gone = False
 
     async def read(self, limit: int) -> bytes:
-        """The whole body. Raises PayloadTooLarge (by its announced length, or while reading) or CallerGone."""
+        """The whole body.
+
+        Raises PayloadTooLarge (by its announced length, or while reading), MalformedMessage or CallerGone.
+        """
         if self._length is not None and self._length > limit:
             raise PayloadTooLarge
         pieces: list[bytes] = []
@@ -109,14 +117,16 @@ class BodyReader:
             async with asyncio.timeout(LINGER_SECONDS):
                 while not self.whole:
                     await self._next()
-        except (TimeoutError, CallerGone):
-            pass
+        except (TimeoutError, CallerError, asyncio.CancelledError):
+            pass  # the answer is given; a drain need not wait for what is thrown away
 
     async def _next(self) -> bytes:
         event = await self._receive()
         if event["type"] == "http.disconnect":
             self.caller_gone = True
             raise CallerGone
+        if MALFORMED in self._state:
+            raise MalformedMessage
         self.whole = not event.get("more_body", False)
         piece: bytes = event.get("body", b"")
         return piece

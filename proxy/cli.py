@@ -1,6 +1,7 @@
 """The command line: serve, demo, simulate, check, hash-key."""
 
 import contextlib
+import os
 import signal
 import sys
 from enum import StrEnum
@@ -35,7 +36,17 @@ Config = Annotated[
 
 def main() -> None:
     """The entry point of `nox-proxy`."""
+    _open_missing_streams()
     app(prog_name="nox-proxy")
+
+
+def _open_missing_streams() -> None:
+    """A process started without standard streams would give their numbers to its first sockets."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _version(asked: bool) -> None:

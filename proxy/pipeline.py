@@ -14,6 +14,7 @@ import msgspec
 
 from proxy.contract.envelope import ErrorTranslator, failure, success
 from proxy.contract.errors import (
+    CallerError,
     InternalError,
     InvalidUpstreamResponse,
     MethodNotAllowed,
@@ -35,6 +36,9 @@ from proxy.wire.upstream import Upstream
 
 ReadBody = Callable[[int], Awaitable[bytes]]
 """Reads the whole body up to a limit in bytes. Raises PayloadTooLarge or CallerGone."""
+
+METHOD = "POST"
+"""Of every change, in v1 and in v2."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -70,7 +74,7 @@ class Pipeline:
 
     async def answer(self, request: Request, read_body: ReadBody) -> Response:
         """The one answer to a request. It never raises; a bug is a 500 of ours."""
-        exchange = Exchange(headers.request_id(request.fields).decode())
+        exchange = Exchange(headers.request_id(request.fields))
         self._telemetry.begin()
         try:
             return await self._live(request, read_body, exchange)
@@ -85,9 +89,17 @@ class Pipeline:
         finally:
             self._telemetry.finish(exchange)
 
+    def refuse(self, error: CallerError) -> Response:
+        """The answer to a message that was no request."""
+        exchange = Exchange(headers.request_id({}))
+        self._telemetry.begin()
+        response = self._refuse(error, exchange)
+        self._telemetry.finish(exchange)
+        return response
+
     async def _live(self, request: Request, read_body: ReadBody, exchange: Exchange) -> Response:
         endpoint = self._identify(request, exchange)
-        credential = admit_head(request, endpoint.change)
+        credential = admit_head(request)
         exchange.credential = credential
         body = await read_body(self._max_body_bytes)
         admit_body(request)
@@ -108,10 +120,10 @@ class Pipeline:
     ) -> Answer:
         upstream = self._v2
         exchange.upstream = upstream.name
-        lines = self._to_upstream(request, credential.key, exchange.request_id.encode(), message)
+        lines = self._to_upstream(request, credential.key, exchange.request_id, message)
         started = perf_counter()
         try:
-            return await upstream.send(change.method, change.v2_path, lines, message)
+            return await upstream.send(METHOD, change.v2_path, lines, message)
         finally:
             exchange.upstream_seconds = perf_counter() - started
 
@@ -150,7 +162,7 @@ class Pipeline:
         fields = (
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", exchange.request_id.encode()),
+            (b"x-request-id", exchange.request_id),
             (b"via", headers.VIA),
             *lines,
             *((b"nox-unmapped", field.encode()) for field in exchange.unmapped),
@@ -158,9 +170,9 @@ class Pipeline:
         return Response(status, fields, body, close)
 
 
-def admit_head(request: Request, change: AnyChange) -> Credential:
+def admit_head(request: Request) -> Credential:
     """Admission 3 to 7: what can be judged before the body is read."""
-    if request.method != change.method:
+    if request.method != METHOD:
         raise MethodNotAllowed
     if headers.is_loop(request.fields):
         raise ProxyLoopDetected

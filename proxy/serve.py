@@ -1,13 +1,12 @@
 """Builds the proxy from its settings and runs it: the one place where all parts meet."""
 
 import logging
-import sys
 import time
 
 import uvloop
 
 from proxy import __version__
-from proxy.app import admin_app, public_app
+from proxy.app import PublicApp, admin_app
 from proxy.contract.changes import CHANGES
 from proxy.contract.envelope import ErrorTranslator
 from proxy.pipeline import Endpoint, Pipeline
@@ -18,6 +17,8 @@ from proxy.wire.headers import ToUpstream
 from proxy.wire.pool import Limits
 from proxy.wire.server import Server, run_servers
 from proxy.wire.upstream import Upstream, open_sender
+
+STDOUT = 1
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def warnings(settings: Settings) -> list[str]:
 
 
 async def _serve(settings: Settings) -> None:
-    lines = LineWriter(sys.stdout.fileno()) if settings.access_log else None
+    lines = LineWriter(STDOUT) if settings.access_log else None
     telemetry = Telemetry(_manufacturers(settings), lines)
     v2 = _open_upstream("v2", settings.upstreams.v2, settings.max_response_bytes)
     pipeline = Pipeline(
@@ -54,8 +55,9 @@ async def _serve(settings: Settings) -> None:
     )
     readiness = _Readiness()
     public = Server(
-        public_app(pipeline),
+        PublicApp(pipeline),
         *settings.listen,
+        refuse=pipeline.refuse,
         max_header_bytes=settings.max_header_bytes,
         keepalive_timeout=settings.keepalive_timeout,
         drain_seconds=settings.drain_seconds,
@@ -79,7 +81,7 @@ async def _serve(settings: Settings) -> None:
     finally:
         await v2.aclose()
         if lines is not None:
-            lines.flush()
+            lines.close()
 
 
 class _Readiness:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from time import perf_counter, time
+from time import perf_counter
 from typing import TypeVar
 
 import msgspec
@@ -35,7 +35,7 @@ class Exchange:
     Times are in seconds. No user ID, device ID or body is ever in it.
     """
 
-    request_id: str
+    request_id: bytes
     started: float = field(default_factory=perf_counter)
     endpoint: str = "unmatched"
     credential: Credential | None = None
@@ -75,7 +75,7 @@ class Telemetry:
     def crash(self, exchange: Exchange, bug: Exception) -> None:
         """A bug of ours: its type and where it arose. Its own words may hold a caller's values."""
         where = "".join(traceback.format_tb(bug.__traceback__))
-        _log.error("request %s crashed: %s\n%s", exchange.request_id, type(bug).__name__, where.rstrip())
+        _log.error("request %s crashed: %s\n%s", exchange.request_id.decode(), type(bug).__name__, where.rstrip())
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their content type, in OpenMetrics where `accept` asks for it."""
@@ -181,8 +181,8 @@ def _line(exchange: Exchange, manufacturer: str, seconds: float) -> bytes:
     spent = exchange.upstream_seconds
     return _encode(
         _Line(
-            time=datetime.fromtimestamp(time(), UTC).isoformat(timespec="milliseconds"),
-            request_id=exchange.request_id,
+            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            request_id=exchange.request_id.decode(),
             endpoint=exchange.endpoint,
             manufacturer=manufacturer,
             key=exchange.credential.fingerprint if exchange.credential else None,
@@ -231,7 +231,18 @@ class LineWriter:
             if not self._fails:
                 _log.warning("access log: %s; lines are lost", error.strerror)
             self._fails = True
-        if self._lost and not self._waiting:
+        if not self._waiting:
+            self._report()
+
+    def close(self) -> None:
+        """Writes what its reader takes now, for the last time."""
+        self.flush()
+        self._lost += len(self._waiting)
+        self._waiting.clear()
+        self._report()
+
+    def _report(self) -> None:
+        if self._lost:
             _log.warning("access log: its reader was too slow, %d lines are lost", self._lost)
             self._lost = 0
 

@@ -106,6 +106,17 @@ class Process:
         """The access log so far."""
         return [json.loads(line) for line in list(self.out)]
 
+    def lines(self, request_id: str) -> list[dict[str, Any]]:
+        """The log's lines of one request; waits for the first."""
+        found: list[dict[str, Any]] = []
+
+        def came() -> bool:
+            found[:] = [line for line in self.log() if line["request_id"] == request_id]
+            return bool(found)
+
+        assert eventually(came), request_id
+        return found
+
     def open_files(self) -> int:
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 

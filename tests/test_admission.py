@@ -119,12 +119,88 @@ def test_1_nor_does_a_body_that_shares_its_packet_with_the_next_head(proxy: Prox
             wire.send(head[20:] + body + head[:20])
 
 
-def test_1_garbage_behind_a_request_does_not_cost_its_answer(proxy: Proxy, v2: Simulator) -> None:
-    message = b"POST /manufacturers/nox HTTP/1.1\r\nhost: a\r\nx-api-key: demo-key\r\ncontent-length: %d\r\n\r\n%s"
-    with v2.fault("delay=0.1"):
-        reply, closed = raw(proxy, message % (len(GOOD), GOOD) + b"\x00\x01garbage\r\n\r\n")
+CALL = b"POST /manufacturers/nox HTTP/1.1\r\nhost: a\r\nx-api-key: demo-key\r\n"
+WHOLE = CALL + b"content-length: %d\r\n\r\n%s" % (len(GOOD), GOOD)
+
+
+@pytest.mark.parametrize(
+    ("behind", "status", "code"),
+    [
+        (b"\x00\x01garbage\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        (CALL + CHUNKED + b"\r\n\r\nno size\r\n", 400, "bad_request"),
+        (CALL + b"x: " + b"y" * 40_000 + b"\r\n\r\n", 431, "request_header_fields_too_large"),
+        (WHOLE + b"nonsense\r\n\r\n", 201, ""),
+    ],
+    ids=["garbage", "no host", "a malformed body", "a head too large", "a call, then garbage"],
+)
+def test_1_what_follows_a_request_does_not_cost_its_answer(
+    proxy: Proxy, v2: Simulator, behind: bytes, status: int, code: str
+) -> None:
+    """A request in flight is answered first, then what is behind it, each once, in their order."""
+    with v2.fault("delay=0.1"), Wire(proxy.address) as wire:
+        wire.send(WHOLE + behind)
+        assert succeeded(wire.answer())
+        if status == 201:
+            assert succeeded(wire.answer())
+            status, code = 400, "bad_request"
+        reply = wire.answer()
+        assert failed(reply, status, code)
+        assert reply.headers["connection"] == "close"
+        assert wire.is_closed()
+
+
+@pytest.mark.parametrize("rest", [b"no size\r\n", b"5\r\n{}", b"-1\r\n"])
+def test_1_a_malformed_body_is_answered_and_logged_once(proxy: Proxy, rest: bytes) -> None:
+    request_id = f"malformed-{rest.hex()}"
+    with Wire(proxy.address) as wire:
+        wire.send(CALL + CHUNKED + b"\r\nx-request-id: %s\r\n\r\n" % request_id.encode() + rest + b"0\r\nx\r\n")
+        reply = wire.answer()
+        assert failed(reply, 400, "bad_request")
+        assert reply.headers["x-request-id"] == request_id
+        assert wire.is_closed()
+    (line,) = proxy.lines(request_id)
+    assert (line["status"], line["error_code"]) == (400, "bad_request")
+
+
+def test_1_a_refusal_is_counted_and_logged(proxy: Proxy) -> None:
+    series = (
+        'nox_proxy_requests_total{endpoint="unmatched",manufacturer="unauthenticated",status="400",upstream="none"}'
+    )
+    before = proxy.metrics().get(series, 0)
+    reply, _ = raw(proxy, b"nonsense\r\n\r\n")
+    assert proxy.metrics()[series] == before + 1
+    assert [line["error_code"] for line in proxy.lines(reply.headers["x-request-id"])] == ["bad_request"]
+
+
+@pytest.mark.parametrize("size", [33_000, 60_000, 150_000])
+def test_1_a_head_in_two_packets_is_no_larger_than_in_one(proxy: Proxy, size: int) -> None:
+    """The answer to a first request shows that the proxy has read the first half."""
+    head = b"POST /manufacturers/nox HTTP/1.1\r\nhost: a\r\nx: " + b"y" * size
+    with Wire(proxy.address) as wire:
+        wire.send(WHOLE + head)
+        assert succeeded(wire.answer())
+        wire.send(b"\r\n\r\n")
+        assert failed(wire.answer(), 431, "request_header_fields_too_large")
+
+
+def test_1_white_space_around_a_value_is_none_of_it(proxy: Proxy) -> None:
+    reply, _ = raw(proxy, WHOLE.replace(b"host: a", b"host:\t a \t").replace(b"demo-key", b" demo-key \t "))
     assert succeeded(reply)
-    assert closed
+
+
+def test_1_a_declined_upgrade_keeps_its_version(proxy: Proxy) -> None:
+    """HTTP/1.0 needs no Host."""
+    reply, _ = raw(proxy, WHOLE.replace(b"1.1\r\nhost: a", b"1.0\r\nconnection: upgrade\r\nupgrade: h2c"))
+    assert succeeded(reply)
+
+
+def test_1_repeated_fields_cost_no_more_than_others(proxy: Proxy) -> None:
+    """6,000 of one name are gathered in linear time; the square of it would take seconds for a few dozen."""
+    many = b"GET /else HTTP/1.1\r\nhost: a\r\n" + b"a:\r\n" * 6_000 + b"\r\n"
+    with Wire(proxy.address) as wire:
+        wire.send(many * 3)
+        assert [wire.answer().status for _ in range(3)] == [404] * 3
 
 
 @pytest.mark.parametrize("path", ["/manufacturers/nox", "/manufacturers/nox/", "/manufacturers/nox?a=1&b"])

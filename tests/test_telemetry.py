@@ -31,7 +31,7 @@ def test_an_exchange_is_crashed_until_it_becomes_another() -> None:
     lines: list[bytes] = []
     telemetry = Telemetry(Manufacturers({}), lines.append)
     telemetry.begin()
-    telemetry.finish(Exchange("id-1"))
+    telemetry.finish(Exchange(b"id-1"))
     (line,) = map(json.loads, lines)
     assert (line["error_code"], line["status"]) == ("crashed", 500)
 
@@ -39,7 +39,7 @@ def test_an_exchange_is_crashed_until_it_becomes_another() -> None:
 def test_the_series_of_one_call() -> None:
     telemetry = Telemetry(Manufacturers({"acme": [KEY.digest]}), None)
     telemetry.begin()
-    exchange = Exchange("id-1", endpoint="connect_nox_user", credential=KEY, key_accepted=True, upstream="v2")
+    exchange = Exchange(b"id-1", endpoint="connect_nox_user", credential=KEY, key_accepted=True, upstream="v2")
     exchange.upstream_seconds, exchange.upstream_failure = 0.5, "dns_error"
     exchange.unmapped, exchange.drifted = ("device_ids",), True
     exchange.status, exchange.outcome = 201, "answered"
@@ -78,7 +78,7 @@ def test_a_bug_is_logged_where_it_arose_and_not_in_its_words(caplog: pytest.LogC
 
     with caplog.at_level(logging.ERROR), pytest.raises(KeyError) as caught:
         stumble("-".join(["secret", "user"]))
-    Telemetry(Manufacturers({}), None).crash(Exchange("id-1"), caught.value)
+    Telemetry(Manufacturers({}), None).crash(Exchange(b"id-1"), caught.value)
     assert "request id-1 crashed: KeyError" in caplog.text
     assert "in stumble" in caplog.text
     assert "secret-user" not in caplog.text

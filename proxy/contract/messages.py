@@ -49,7 +49,7 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
 def gather(lines: Iterable[Field]) -> dict[bytes, tuple[bytes, ...]]:
     """Header lines, their names in lower case, by name."""
-    fields: dict[bytes, tuple[bytes, ...]] = {}
+    gathered: dict[bytes, list[bytes]] = {}
     for name, value in lines:
-        fields[name] = (*fields[name], value) if name in fields else (value,)
-    return fields
+        gathered.setdefault(name, []).append(value)
+    return {name: tuple(values) for name, values in gathered.items()}

@@ -122,13 +122,9 @@ class V2Service(Service):
 
 
 class V1Service(Service):
-    """v1's `POST /manufacturers/nox`: its envelope, both forms of credential, and it keeps the device IDs."""
+    """v1's `POST /manufacturers/nox`: its envelope, both forms of credential, and the device IDs in its answer."""
 
     path = "/manufacturers/nox"
-
-    def __init__(self, keys: Collection[str] = (DEMO_KEY,), fault: Fault | None = None) -> None:
-        super().__init__(keys, fault)
-        self._devices: dict[str, list[str]] = {}
 
     def answer(self, request: Request, body: bytes) -> Answer:
         scheme, _, named = request.headers.get("authorization", "").partition(" ")
@@ -143,18 +139,14 @@ class V1Service(Service):
             return self.failure(400, "manufacturer_user_id is required and must be a string")
         if not isinstance(devices, list) or not all(isinstance(device, str) for device in devices):
             return self.failure(400, "device_ids must be an array of strings")
-        return self._success(user, self.nox_user_id(key, user), devices)
+        data = {"manufacturer_user_id": user, "nox_user_id": self.nox_user_id(key, user), "device_ids": devices}
+        return Answer(201, {"success": True, "timestamp": int(time.time()), "data": data})
 
     def failure(self, status: int, text: str) -> Answer:
         codes = {"Missing API key": "missing_api_key", "Invalid API key": "invalid_api_key"}
         code = codes.get(text, "invalid_request" if status < 500 else "internal_server_error")
         said = {"error": text, "error_code": code, "message": text}
         return Answer(status, {"success": False, "timestamp": int(time.time()), **said})
-
-    def _success(self, user: str, nox_user: str, devices: list[str]) -> Answer:
-        self._devices[nox_user] = devices
-        data = {"manufacturer_user_id": user, "nox_user_id": nox_user, "device_ids": devices}
-        return Answer(201, {"success": True, "timestamp": int(time.time()), "data": data})
 
 
 class _Endpoint:

@@ -204,6 +204,7 @@ class Connection(asyncio.Protocol):
     def _deliver(self, data: bytes) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is None or waiter.done():
+            self._reusable = False  # cancelled in the moment that the answer came
             return
         assert self._transport is not None
         unfinished = self._transport.get_write_buffer_size() > 0

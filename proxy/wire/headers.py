@@ -22,7 +22,8 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 _USER_AGENT = PSEUDONYM + b"/" + __version__.encode()
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _VALUE = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_IDS = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_TRACEPARENT = re.compile(rb"00" + _IDS + rb"|(?!00|ff)[0-9a-f]{2}" + _IDS + rb"(?:-[\x21-\x7e]*)?")
 _TRACESTATE = re.compile(rb"[a-z0-9][a-z0-9_*/@-]*=[\x20-\x7e]+")
 _VIA_COMMENT = re.compile(rb"\([^()]*\)")
 
@@ -75,7 +76,7 @@ class ToUpstream:
             (b"accept", b"application/json"),
             (b"accept-encoding", b"identity"),
             (b"user-agent", _valid(fields, b"user-agent") or _USER_AGENT),
-            (b"via", b", ".join((*fields.get(b"via", ()), VIA))),
+            (b"via", _appended(fields, b"via", VIA)),
             (b"x-request-id", request_id),
         ]
         lines += self._forwarding(request)
@@ -86,9 +87,8 @@ class ToUpstream:
 
     def _forwarding(self, request: Request) -> Iterator[Field]:
         fields = request.fields if request.client and self._trusts(request.client) else {}
-        hops = [*fields.get(b"x-forwarded-for", ()), *([request.client.encode()] if request.client else [])]
-        if hops:
-            yield b"x-forwarded-for", b", ".join(hops)
+        if request.client:
+            yield b"x-forwarded-for", _appended(fields, b"x-forwarded-for", request.client.encode())
         yield b"x-forwarded-proto", _valid(fields, b"x-forwarded-proto") or request.scheme.encode()
         host = _valid(fields, b"x-forwarded-host") or _valid(request.fields, b"host")
         if host:
@@ -115,6 +115,11 @@ def _trace(fields: Fields) -> Iterator[Field]:
         yield b"tracestate", state
 
 
+def _appended(fields: Fields, name: bytes, last: bytes) -> bytes:
+    """A list field with one more member (RFC 9110, section 5.6.1)."""
+    return b", ".join([*filter(None, fields.get(name, ())), last])
+
+
 def _single(fields: Fields, name: bytes) -> bytes | None:
     """The value of a field that came exactly once."""
     values = fields.get(name)
@@ -132,7 +137,7 @@ def from_upstream(lines: Iterable[Field]) -> tuple[Field, ...]:
     return tuple(
         (name, value)
         for name, value in lines
-        if name.startswith((b"retry-after", b"ratelimit", b"x-ratelimit-")) and _VALUE.fullmatch(value)
+        if (name == b"retry-after" or name.startswith((b"ratelimit", b"x-ratelimit-"))) and _VALUE.fullmatch(value)
     )
 
 

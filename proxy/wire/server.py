@@ -10,32 +10,51 @@ import math
 import re
 import signal
 import socket
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from proxy.contract.envelope import failure
 from proxy.contract.errors import CallerError, HeadersTooLarge, MalformedMessage
-from proxy.wire import headers
+from proxy.contract.messages import Response
 
 _HOST = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d*)?")
 """RFC 3986, section 3.2.2, without the comma, which would read as two hosts in x-forwarded-host."""
 
 
+MALFORMED = "malformed"
+"""In a scope's `state` once the rest of the request's body can no longer be told."""
+
+Refuse = Callable[[CallerError], Response]
+"""Answers for a message that is no request, and counts it."""
+
+
+def refuse_plainly(error: CallerError) -> Response:
+    """For servers that have no callers to count."""
+    body = f"{error.text}\n".encode()
+    return Response(error.status, ((b"content-length", b"%d" % len(body)),), body)
+
+
 class ServerProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 on httptools, stricter by what llhttp lets pass."""
+    """uvicorn's HTTP/1.1 on httptools, stricter by what llhttp lets pass.
+
+    A malformed head is answered here, after the answers that earlier requests of the connection are owed. A
+    malformed body is its own request's to answer, so that a request never has two answers.
+    """
 
     max_header_bytes = 32_768
-    _refusal: type[CallerError] = MalformedMessage
+    refuse: Refuse = staticmethod(refuse_plainly)
+
+    _running: RequestResponseCycle | None = None
     _packet = 0
     _head_open = False
     _head_began_here = False
     _head_spilled = 0
-    _hosts: tuple[bytes, ...] = ()
+    _refusal: CallerError | None = None
+    _last_word = b""
 
     def data_received(self, data: bytes) -> None:
         self._packet = len(data)
@@ -46,7 +65,14 @@ class ServerProtocol(HttpToolsProtocol):
         if self._head_open and not self._head_began_here:
             self._head_spilled += self._packet
             if self._head_spilled > self.max_header_bytes:
-                self._refuse(HeadersTooLarge)
+                self._end(HeadersTooLarge())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # uvicorn tells the newest request only; with pipelining an earlier one may be running.
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        super().connection_lost(exc)
 
     def _feed(self, data: bytes) -> bytes:
         """Parses; returns what has to be parsed anew."""
@@ -55,25 +81,28 @@ class ServerProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             return self._decline_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(self._refusal)
+            self._end(self._refusal or MalformedMessage())
         return b""
+
+    # httptools' callbacks; what they raise ends the parsing
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head_open = self._head_began_here = True
         self._head_spilled = 0
-        self._hosts = ()
+        self._hosts: list[bytes] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        value = value.rstrip(b" \t")  # RFC 9110, section 5.5: white space around a value is none of it
         super().on_header(name, value)
         if self.headers[-1][0] == b"host":
-            self._hosts += (value,)
+            self._hosts.append(value)
 
     def on_headers_complete(self) -> None:
-        self._head_open = False
-        # The packets that a head came in bound it, so most heads need no counting.
-        if self._head_spilled + self._packet > self.max_header_bytes < self._head_bytes():
-            self._refusal = HeadersTooLarge
+        # One packet bounds the head that began and ended in it, so most heads need no counting.
+        may_exceed = self._packet > self.max_header_bytes or not self._head_began_here
+        if may_exceed and self._head_bytes() > self.max_header_bytes:
+            self._refusal = HeadersTooLarge()
             raise ValueError("header block too large")
         # RFC 9112, section 3.2: a server MUST answer 400 to a missing, repeated or invalid Host.
         if len(self._hosts) != 1 and (self._hosts or self.parser.get_http_version() == "1.1"):
@@ -81,57 +110,64 @@ class ServerProtocol(HttpToolsProtocol):
         if self._hosts and not _HOST.fullmatch(self._hosts[0]):
             raise ValueError("not a valid Host")
         if not self.parser.should_upgrade():
+            self._head_open = False
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
+    # uvicorn's requests, one at a time
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._last_word and not self._is_busy() and not self.transport.is_closing():
+            self.transport.write(self._last_word)
+            self.transport.close()
+
+    def _is_busy(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
     def _decline_upgrade(self, rest: bytes) -> bytes:
         """The request without its Upgrade (RFC 9110, section 7.8), for llhttp leaves the body unread.
 
         Java's HttpClient offers h2c on the first call of every plain connection. CONNECT has no such reading.
         """
-        method = self.parser.get_method()
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
-            self._refuse(MalformedMessage)
+            self._end(MalformedMessage())
             return b""
         self.parser = httptools.HttpRequestParser(self)
-        kept = ((name, value) for name, value in self.headers if name != b"upgrade")
-        return b"\r\n".join([b"%s %s HTTP/1.1" % (method, self.url), *(b"%s: %s" % line for line in kept), b"", rest])
+        kept = (b"%s: %s" % line for line in self.headers if line[0] != b"upgrade")
+        return b"\r\n".join([b"%s %s HTTP/%s" % (method, self.url, version), *kept, b"", rest])
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
-    def _refuse(self, refusal: type[CallerError]) -> None:
-        if self.transport.is_closing():
+    def _end(self, error: CallerError) -> None:
+        """Takes no further request from this connection."""
+        if self._last_word or self.transport.is_closing():
             return
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            if not cycle.more_body or cycle.response_started:
-                # An earlier request of this connection is owed its answer first, and the last one.
-                cycle.keep_alive = False
-                self.flow.pause_reading()
-                return
-            cycle.disconnected = True
-            cycle.message_event.set()
-        self.transport.write(_envelope(refusal))
-        self.transport.close()
+        self.flow.pause_reading()
+        newest = self.cycle
+        if newest is not None and newest.more_body and not newest.response_complete:
+            newest.scope["state"][MALFORMED] = True
+            newest.message_event.set()
+            return
+        self._last_word = _written(self.refuse(error))
+        if not self._is_busy():
+            self.transport.write(self._last_word)
+            self.transport.close()
 
 
-def _envelope(refusal: type[CallerError]) -> bytes:
-    error = refusal()
-    body = failure(error.text, error.error_code, time.time())
-    lines = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", headers.request_id({})),
-        (b"via", headers.VIA),
-        headers.proxy_status(error.reason),
-        (b"connection", b"close"),
-    ]
+def _written(response: Response) -> bytes:
+    lines = (*response.fields, (b"connection", b"close"))
     head = b"".join(name + b": " + value + b"\r\n" for name, value in lines)
-    return STATUS_LINE[error.status] + head + b"\r\n" + body
+    return STATUS_LINE[response.status] + head + b"\r\n" + response.body
 
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -148,6 +184,7 @@ class Server:
         port: int,
         *,
         protocol: type[ServerProtocol] = ServerProtocol,
+        refuse: Refuse = refuse_plainly,
         max_header_bytes: int = ServerProtocol.max_header_bytes,
         keepalive_timeout: float = 75.0,
         drain_seconds: float = 20.0,
@@ -155,7 +192,7 @@ class Server:
         self._socket = _bind(host, port)
         config = uvicorn.Config(
             app,
-            http=type("Protocol", (protocol,), {"max_header_bytes": max_header_bytes}),
+            http=type("Protocol", (protocol,), {"max_header_bytes": max_header_bytes, "refuse": staticmethod(refuse)}),
             ws="none",
             lifespan="off",
             proxy_headers=False,

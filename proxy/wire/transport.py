@@ -28,10 +28,13 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
 
 
 def origin_of(url: httpx.URL) -> Origin:
-    """Raises httpx.UnsupportedProtocol."""
-    if url.scheme not in _PORTS or not url.host:
+    """Where a URL leads. The host stays as it is written: decoded from punycode and back it may become another.
+
+    Raises httpx.UnsupportedProtocol.
+    """
+    if url.scheme not in _PORTS or not url.raw_host:
         raise httpx.UnsupportedProtocol("only http and https URLs with a host")
-    return Origin(url.scheme, url.host, url.port or _PORTS[url.scheme])
+    return Origin(url.scheme, url.raw_host.decode(), url.port or _PORTS[url.scheme])
 
 
 def write_message(method: bytes, target: bytes, lines: Iterable[Field], body: bytes) -> bytes:

@@ -9,10 +9,9 @@ from typing import Protocol
 import httpx
 
 from proxy.contract.errors import (
-    InternalError,
     InvalidUpstreamResponse,
-    ProxyError,
     UpstreamDisconnected,
+    UpstreamError,
     UpstreamOverloaded,
     UpstreamTimeout,
     UpstreamUnavailable,
@@ -135,8 +134,8 @@ class Upstream:
         await self._sender.aclose()
 
 
-def fault_of(error: httpx.TransportError) -> ProxyError:
-    """The one map from httpx's exceptions to ours."""
+def fault_of(error: httpx.TransportError) -> UpstreamError:
+    """The one map from httpx's exceptions to ours. Raises the error itself where it is a bug of ours."""
     match error:
         case httpx.PoolTimeout():
             return UpstreamOverloaded()
@@ -155,7 +154,7 @@ def fault_of(error: httpx.TransportError) -> ProxyError:
         case httpx.RemoteProtocolError():
             return InvalidUpstreamResponse()
         case _:
-            return InternalError()  # a request that may not be sent: a bug of ours
+            raise error  # a request that may not be sent
 
 
 _HTTPCORE_DISCONNECTED = {"disconnected", "closed"}
