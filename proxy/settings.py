@@ -6,18 +6,29 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from proxy.contract.changes import CHANGES
 from proxy.contract.version_change import AnyChange, Policies, UnmappedPolicy
+from proxy.policy.manufacturers import UNAUTHENTICATED, UNREGISTERED
 from proxy.wire.headers import Networks
-from proxy.wire.transport import TransportName
+from proxy.wire.transport import TransportName, check_url, tls_context
 
 PREFIX = "NOX_PROXY_"
+TABLES = ("upstreams", "changes", "manufacturers")
 
 
 class Address(NamedTuple):
@@ -31,10 +42,10 @@ def parse_address(value: object) -> Address:
     """`host:port`, an IPv6 host in brackets. Raises ValueError."""
     if isinstance(value, Address):
         return value
-    host, _, port = str(value).rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+)):(\d{1,5})", str(value), re.ASCII)
+    if found is None or int(found[3]) > 65_535:
         raise ValueError('an address is "host:port", with an IPv6 host in brackets')
-    return Address(host.removeprefix("[").removesuffix("]"), int(port))
+    return Address(found[1] or found[2], int(found[3]))
 
 
 def _url(value: str) -> str:
@@ -49,6 +60,7 @@ def _url(value: str) -> str:
         raise ValueError("an upstream's URL has no user, password, query or fragment")
     if not re.fullmatch(r"[\x21-\x7e]+", value):
         raise ValueError("a URL is visible ASCII; write other characters percent-encoded")
+    check_url(value)
     return value.rstrip("/")
 
 
@@ -65,14 +77,28 @@ def _digest(value: str) -> str:
 
 
 def _name(value: str) -> str:
-    if value in ("unregistered", "unauthenticated"):
-        raise ValueError("a name that the metrics use for keys no list names")
+    if value in ("", UNREGISTERED, UNAUTHENTICATED):
+        raise ValueError("an empty name, or one that the metrics use for keys no list names")
+    return value
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number, not true or false")
+    return value
+
+
+def _authority(value: Path) -> Path:
+    try:
+        tls_context(str(value))
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"no certificates to read: {error.strerror or error}") from None
     return value
 
 
 AddressText = Annotated[Address, NoDecode, BeforeValidator(parse_address)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
 
 
 class Section(BaseModel):
@@ -87,10 +113,10 @@ class UpstreamSettings(Section):
     url: Annotated[str, AfterValidator(_url)] = "https://auth.nox.energy/v2"
     connect_timeout: Seconds = 3.0
     timeout: Seconds = 10.0
-    max_connections: Annotated[int, Field(gt=0)] = 512
+    max_connections: Count = 512
     keepalive_expiry: Seconds = 15.0
     transport: TransportName = "keepalive"
-    ca_file: Path | None = None
+    ca_file: Annotated[Path, AfterValidator(_authority)] | None = None
 
 
 class Upstreams(Section):
@@ -139,9 +165,9 @@ class Settings(BaseSettings):
 
     listen: AddressText = Address("127.0.0.1", 8080)
     admin_listen: AddressText = Address("127.0.0.1", 9464)
-    max_body_bytes: Bytes = 1_048_576
-    max_response_bytes: Bytes = 1_048_576
-    max_header_bytes: Bytes = 32_768
+    max_body_bytes: Count = 1_048_576
+    max_response_bytes: Count = 1_048_576
+    max_header_bytes: Count = 32_768
     keepalive_timeout: Seconds = 75.0
     drain_seconds: Seconds = 20.0
     trusted_proxies: Annotated[tuple[str, ...], AfterValidator(_networks)] = ("127.0.0.1", "::1")
@@ -149,6 +175,17 @@ class Settings(BaseSettings):
     upstreams: Upstreams = Upstreams()
     changes: Changes = Changes()
     manufacturers: dict[Annotated[str, AfterValidator(_name)], ManufacturerSettings] = {}
+
+    @model_validator(mode="after")
+    def _without_contradiction(self) -> Self:
+        if self.listen == self.admin_listen and self.listen.port:
+            raise ValueError("admin_listen: the same address as listen")
+        owners: dict[str, str] = {}
+        for name, listed in self.manufacturers.items():
+            for digest in listed.keys_sha256:
+                if owners.setdefault(digest, name) != name:
+                    raise ValueError(f"manufacturers.{name}.keys_sha256: a key that {owners[digest]} has too")
+        return self
 
     @property
     def trusted_networks(self) -> Networks:
@@ -189,14 +226,19 @@ class SettingsFault(Exception):
 def load(file: Path | None) -> Settings:
     """The settings of a file, if one is given, and the environment. Raises SettingsFault."""
     written = _read(file) if file else {}
-    if unknown := _unknown_variables():
-        raise SettingsFault(*(f"{name}: unknown setting" for name in unknown))
+    # BaseSettings takes names that begin with _ for instructions to itself.
+    unknown = [*(name for name in written if name not in Settings.model_fields), *_unknown_variables()]
     try:
-        return Settings(**written)
+        settings = Settings(**{name: value for name, value in written.items() if name in Settings.model_fields})
     except ValidationError as error:
-        raise SettingsFault(*(_line(fault["loc"], fault["type"], fault["msg"]) for fault in error.errors())) from None
-    except SettingsError:
-        raise SettingsFault(f"a {PREFIX}* variable holds a list or table that is not JSON") from None
+        faults = [_line(fault["loc"], fault["type"], fault["msg"]) for fault in error.errors()]
+    except SettingsError as error:
+        faults = [f"{_place_of(error)}: a list or table in a variable is JSON"]
+    else:
+        faults = []
+    if unknown or faults:
+        raise SettingsFault(*(f"{name}: unknown setting" for name in unknown), *faults)
+    return settings
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -211,11 +253,22 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _unknown_variables() -> list[str]:
-    """pydantic-settings passes over a variable whose first part it does not know."""
-    ours = (name for name in os.environ if name.upper().startswith(PREFIX))
-    return [name for name in ours if name.upper()[len(PREFIX) :].split("__")[0].lower() not in Settings.model_fields]
+    """Variables that pydantic-settings passes over: an unknown first part, or parts below a plain value."""
+
+    def is_known(name: str) -> bool:
+        first, *below = name.upper().removeprefix(PREFIX).lower().split("__")
+        return first in Settings.model_fields and not (below and first not in TABLES)
+
+    return [name for name in os.environ if name.upper().startswith(PREFIX) and not is_known(name)]
+
+
+def _place_of(error: SettingsError) -> str:
+    """The setting that pydantic-settings could not parse."""
+    found = re.search(r'field "(\w+)"', str(error))
+    return found[1] if found else f"a {PREFIX}* variable"
 
 
 def _line(place: tuple[int | str, ...], kind: str, text: str) -> str:
     said = "unknown setting" if kind == "extra_forbidden" else text.removeprefix("Value error, ")
-    return f"{'.'.join(str(part) for part in place if part != '[key]')}: {said}"
+    where = ".".join(str(part) for part in place if part != "[key]")
+    return f"{where}: {said}" if where else said

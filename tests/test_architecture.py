@@ -67,6 +67,14 @@ def test_a_file_opens_with_what_it_holds(file: Path) -> None:
     assert "BaseHTTPMiddleware" not in file.read_text()
 
 
+def test_the_sinks_only_read_the_exchange() -> None:
+    """Law 4."""
+    tree = ast.parse((PROXY / "telemetry.py").read_text())
+    stores = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)]
+    assert stores
+    assert not [node for node in stores if isinstance(node.value, ast.Name) and node.value.id == "exchange"]
+
+
 SECOND = '''
 """v1's `POST /manufacturers/suppliers`, which v2 calls `POST /manufacturer/link-sessions`."""
 

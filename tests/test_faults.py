@@ -1,8 +1,11 @@
 """Faults of v2 and of callers, under way: nothing is lost, nothing leaks, and the next call succeeds."""
 
 import json
+import os
+import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -85,16 +88,18 @@ def test_no_connection_free_in_time(v2: Simulator) -> None:
         v2.url,
         UPSTREAMS__V2__MAX_CONNECTIONS="2",
         UPSTREAMS__V2__CONNECT_TIMEOUT="0.2",
-        UPSTREAMS__V2__TIMEOUT="1",
+        UPSTREAMS__V2__TIMEOUT="3",
     )
     try:
-        with ThreadPoolExecutor(6) as callers, v2.fault("delay=0.6"):
-            replies = list(callers.map(lambda _: connect(proxy), range(6)))
-        overloaded = [reply for reply in replies if reply.status == 503]
-        assert len(overloaded) == 4
-        for reply in overloaded:
+        v2.forget()
+        with ThreadPoolExecutor(2) as callers, v2.fault("hang"):
+            busy = [callers.submit(connect, proxy) for _ in range(2)]
+            assert eventually(lambda: len(v2.calls()) == 2)
+            reply = connect(proxy)
             assert failed(reply, 503, "upstream_overloaded")
             assert int(reply.headers["retry-after"]) >= 1
+            assert [one.result().status for one in busy] == [504, 504]
+        assert len(v2.calls()) == 2
         assert succeeded(connect(proxy))
     finally:
         assert proxy.stop() == 0
@@ -171,6 +176,61 @@ def test_pipelined_calls_are_answered_in_their_order(proxy: Proxy) -> None:
             assert succeeded(wire.answer(), f"u-{n}", ())
 
 
+def test_a_pipelining_caller_that_leaves_is_no_error(v2: Simulator) -> None:
+    """uvicorn tells only the newest of its requests, and would log a traceback for the one that runs."""
+    proxy = Proxy(v2.url)
+    with v2.fault("delay=0.2"):
+        v2.forget()
+        with Wire(proxy.address) as wire:
+            wire.send(request() * 2)
+            assert eventually(lambda: len(v2.calls()) == 1)
+        assert eventually(lambda: len(proxy.log()) == 1)
+    assert proxy.stop() == 0
+    assert "Traceback" not in "\n".join(proxy.err)
+
+
+def test_a_drain_does_not_wait_for_what_is_thrown_away(v2: Simulator) -> None:
+    """A refused caller that is still sending: its answer is out, and the process ends in time without a word."""
+    proxy = Proxy(v2.url, DRAIN_SECONDS="1")
+    with Wire(proxy.address) as wire:
+        wire.send(b"POST /manufacturers/nox HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nhalf")
+        assert failed(wire.answer(), 401, "missing_api_key")
+        assert proxy.stop() == 0
+    assert "Traceback" not in "\n".join(proxy.err)
+
+
+def test_an_upstream_is_reached_without_the_environments_proxies(v2: Simulator) -> None:
+    for transport in ("keepalive", "httpx"):
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
+                patch.setenv(name, "http://127.0.0.1:1")
+            proxy = Proxy(v2.url, UPSTREAMS__V2__TRANSPORT=transport)
+        try:
+            assert succeeded(connect(proxy))
+        finally:
+            assert proxy.stop() == 0
+
+
+def test_a_process_without_standard_output_serves(v2: Simulator) -> None:
+    """Its number would go to the first socket, and the log would be written there."""
+    env = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0", "UPSTREAMS__V2__URL": v2.url}
+    proxy = subprocess.Popen(
+        ["bash", "-c", f"exec {sys.executable} -m proxy serve >&- <&-"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **{f"NOX_PROXY_{name}": value for name, value in env.items()}},
+    )
+    assert proxy.stderr is not None
+    try:
+        address = re.findall(r"listening on http://(\S+),", proxy.stderr.readline())[0]
+        for _ in range(3):
+            assert succeeded(call(address, GOOD, JSON))
+    finally:
+        proxy.terminate()
+        assert proxy.wait(20) == 0
+        proxy.stderr.close()
+
+
 def test_a_drain_finishes_what_runs(v2: Simulator) -> None:
     """SIGTERM: not ready, no new connections, the call in flight answered, exit 0."""
     proxy = Proxy(v2.url)
@@ -238,6 +298,8 @@ def test_a_key_is_in_no_log(proxy: Proxy) -> None:
     """Whatever has gone wrong in this run so far: keys, users and devices stay out of every line."""
     call(proxy.address, GOOD, {"x-api-key": "secret-key-1", "authorization": "ApiKey secret-key-2"})
     call(proxy.address, b'{"manufacturer_user_id": "secret-user"', {**KEY})
-    call(proxy.address, b'{"manufacturer_user_id": "secret-user", "device_ids": ["secret-device"]}', {**KEY})
+    body = b'{"manufacturer_user_id": "secret-user", "device_ids": ["secret-device"]}'
+    call(proxy.address, body, {**KEY, "x-request-id": "the-last-one"})
+    assert proxy.lines("the-last-one")
     said = "\n".join([*proxy.out, *proxy.err])
     assert not any(secret in said for secret in ("demo-key", "secret-"))

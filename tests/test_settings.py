@@ -9,6 +9,7 @@ from proxy.contract.changes import CHANGES
 from proxy.settings import Address, Settings, SettingsFault, load
 
 CHANGE = CHANGES[0]
+A = "ab" * 32
 
 
 @pytest.fixture
@@ -104,7 +105,21 @@ def test_a_file_then_the_variables(written: Path, monkeypatch: pytest.MonkeyPatc
             "changes.connect_nox_user.device_ids: Input should be 'echo', 'drop' or 'reject'",
         ),
         ("[manufacturers.acme]\nkeys_sha256 = ['demo-key']", "manufacturers.acme.keys_sha256.0: a key's SHA-256 is 64"),
-        ("[manufacturers.unregistered]", "manufacturers.unregistered: a name that the metrics use"),
+        ("[manufacturers.unregistered]", "manufacturers.unregistered: an empty name, or one that the metrics use"),
+        ('[manufacturers.""]', "manufacturers.: an empty name"),
+        (
+            f"[manufacturers]\na.keys_sha256 = ['{A}']\nb.keys_sha256 = ['{A.upper()}']",
+            "manufacturers.b.keys_sha256: a key",
+        ),
+        ("listen = 'a:1'\nadmin_listen = 'a:1'", "admin_listen: the same address as listen"),
+        ("listen = '[::1:80'", 'listen: an address is "host:port"'),
+        ("max_body_bytes = true", "max_body_bytes: a number, not true or false"),
+        ("drain_seconds = false", "drain_seconds: a number, not true or false"),
+        ("_env_prefix = 'X_'", "_env_prefix: unknown setting"),
+        ("_cli_parse_args = true", "_cli_parse_args: unknown setting"),
+        ("[upstreams.v2]\nurl = 'http://a..b:1'", "upstreams.v2.url: "),
+        ("[upstreams.v2]\nca_file = '/nope.pem'", "upstreams.v2.ca_file: no certificates to read: No such file"),
+        ("[upstreams.v2]\nca_file = 'pyproject.toml'", "upstreams.v2.ca_file: no certificates to read: "),
         ("x = ", "Invalid value"),
     ],
 )
@@ -133,7 +148,9 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     [
         ("NOX_PROXY_LISTN", "x", "NOX_PROXY_LISTN: unknown setting"),
         ("NOX_PROXY_UPSTREAMS__V2__URLL", "x", "upstreams.v2.urll: unknown setting"),
-        ("NOX_PROXY_TRUSTED_PROXIES", "10.0.0.1", "a NOX_PROXY_* variable holds a list or table that is not JSON"),
+        ("NOX_PROXY_MAX_BODY_BYTES__X", "1", "NOX_PROXY_MAX_BODY_BYTES__X: unknown setting"),
+        ("NOX_PROXY_TRUSTED_PROXIES", "10.0.0.1", "trusted_proxies: a list or table in a variable is JSON"),
+        ("NOX_PROXY_UPSTREAMS", "{", "upstreams: a list or table in a variable is JSON"),
     ],
 )
 def test_a_variable_at_fault(monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str) -> None:

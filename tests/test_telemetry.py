@@ -14,7 +14,7 @@ import pytest
 from proxy.policy.credentials import Credential, digest
 from proxy.policy.manufacturers import Manufacturers
 from proxy.telemetry import MAX_WAITING_LINES, Exchange, LineWriter, Telemetry
-from tests.processes import Proxy, Simulator, call
+from tests.processes import Proxy, Simulator, Wire, call
 from tests.test_admission import GOOD, JSON
 
 KEY = Credential(b"k", "authorization", digest(b"k"))
@@ -131,6 +131,22 @@ def test_a_reader_that_stalls_is_waited_for_by_nobody(pipe: tuple[int, int], cap
     asyncio.run(asyncio.wait_for(write(), 20))
 
 
+def test_what_still_waits_at_the_end_is_said_to_be_lost(
+    pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def write() -> None:
+        for _ in range(1_000):
+            writer(b"x" * 300)
+        await asyncio.sleep(0)
+
+    writer = LineWriter(pipe[1])
+    asyncio.run(write())
+    assert caplog.text == ""
+    writer.close()
+    lost = int(re.findall(r"(\d+) lines are lost", caplog.text)[0])
+    assert os.read(pipe[0], 1 << 20).count(b"\n") == 1_000 - lost
+
+
 def test_a_line_that_fits_no_write_is_cut(pipe: tuple[int, int]) -> None:
     async def write() -> None:
         writer(b"x" * 10_000)
@@ -165,9 +181,7 @@ def registered(v2: Simulator) -> Iterator[Proxy]:
 def test_the_line_of_a_call(registered: Proxy) -> None:
     call(registered.address, GOOD, {**JSON, "x-request-id": "line-1"})
     call(registered.address, GOOD, {"x-request-id": "line-2"}, path="/else")
-    call(registered.address, b"", {}, path="/else", method="GET")
-    lines = {line["request_id"]: line for line in registered.log()}
-    first, second = lines["line-1"], lines["line-2"]
+    (first,), (second,) = registered.lines("line-1"), registered.lines("line-2")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", first.pop("time"))
     assert 0 < first.pop("upstream_seconds") < first.pop("seconds") < 10
     assert first == {
@@ -190,7 +204,11 @@ def test_no_caller_can_add_a_label(registered: Proxy) -> None:
     def intrude(n: int) -> None:
         call(registered.address, GOOD, {"x-api-key": f"key-{n}"})
         call(registered.address, GOOD, JSON, path=f"/path-{n}")
-        call(registered.address, GOOD, JSON, method=f"M{chr(65 + n)}")
+        call(registered.address, GOOD, JSON, method=("PROPFIND", "PUT", "GET", "PATCH", "LOCK")[n % 5])
+        call(registered.address, GOOD, {**JSON, "authorization": f"Scheme{n} x", "host": f"h{n}"}, path="/x")
+        with Wire(registered.address) as wire:
+            wire.send(b"nonsense %d\r\n\r\n" % n)
+            wire.answer()
 
     intrude(0)
     before = set(registered.metrics())

@@ -27,6 +27,14 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_file)
 
 
+def check_url(text: str) -> None:
+    """Raises ValueError for a URL that the transports could not use."""
+    try:
+        origin_of(httpx.URL(text)).host.encode("idna")  # as the resolver will
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
+        raise ValueError("not a URL of a host") from None
+
+
 def origin_of(url: httpx.URL) -> Origin:
     """Where a URL leads. The host stays as it is written: decoded from punycode and back it may become another.
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from proxy.wire.pool import Limits, Pool
-from proxy.wire.transport import KeepAliveTransport
+from proxy.wire.transport import KeepAliveTransport, origin_of
 from tests.wire.servers import (
     BOTH,
     OK,
@@ -707,3 +707,18 @@ async def test_cancelled_at_any_turn(way: Way, secure: bool, authority: Authorit
                 await at_each_turn()
         else:
             await at_each_turn()
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("http://a/x", ("http", "a", 80)),
+        ("https://a.b:8443", ("https", "a.b", 8443)),
+        ("http://[::1]:1", ("http", "::1", 1)),
+        ("http://xn--strae-oqa.example", ("http", "xn--strae-oqa.example", 80)),
+        ("http://straße.example", ("http", "xn--strae-oqa.example", 80)),
+    ],
+)
+def test_origin(url: str, origin: tuple[str, str, int]) -> None:
+    """A host in punycode stays so: decoded, and encoded by an older IDNA, it is another, and gets the key."""
+    assert origin_of(httpx.URL(url)) == origin

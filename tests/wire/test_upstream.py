@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from proxy.contract.errors import (
-    InternalError,
     InvalidUpstreamResponse,
     ProxyError,
     UpstreamDisconnected,
@@ -80,7 +79,6 @@ def all_below(base: type[httpx.TransportError]) -> Iterator[type[httpx.Transport
 
 
 FAULTS: dict[type[httpx.TransportError], tuple[type[ProxyError], str]] = {
-    httpx.TransportError: (InternalError, "proxy_internal_error"),
     httpx.TimeoutException: (UpstreamTimeout, "http_response_timeout"),
     httpx.ConnectTimeout: (UpstreamTimeout, "connection_timeout"),
     httpx.ReadTimeout: (UpstreamTimeout, "http_response_timeout"),
@@ -91,19 +89,30 @@ FAULTS: dict[type[httpx.TransportError], tuple[type[ProxyError], str]] = {
     httpx.ReadError: (UpstreamDisconnected, "connection_terminated"),
     httpx.WriteError: (UpstreamDisconnected, "connection_terminated"),
     httpx.CloseError: (UpstreamDisconnected, "connection_terminated"),
-    httpx.ProtocolError: (InternalError, "proxy_internal_error"),
-    httpx.LocalProtocolError: (InternalError, "proxy_internal_error"),
     httpx.RemoteProtocolError: (InvalidUpstreamResponse, "http_protocol_error"),
-    httpx.UnsupportedProtocol: (InternalError, "proxy_internal_error"),
-    httpx.ProxyError: (InternalError, "proxy_internal_error"),
     Disconnected: (UpstreamDisconnected, "connection_terminated"),
     ResponseTooLarge: (InvalidUpstreamResponse, "http_response_body_size"),
 }
 
+BUGS = (
+    httpx.TransportError,
+    httpx.ProtocolError,
+    httpx.LocalProtocolError,
+    httpx.UnsupportedProtocol,
+    httpx.ProxyError,
+)
+"""A request that may not be sent: ours to mend, and raised as it is, so that its traceback is logged."""
+
 
 def test_the_map_is_complete() -> None:
     """Whatever subclasses httpx has today, and those of ours."""
-    assert set(FAULTS) == set(all_below(httpx.TransportError))
+    assert {*FAULTS, *BUGS} == set(all_below(httpx.TransportError))
+
+
+@pytest.mark.parametrize("error", BUGS)
+def test_a_bug_is_no_fault_of_the_upstream(error: type[httpx.TransportError]) -> None:
+    with pytest.raises(error):
+        fault_of(error("a text"))
 
 
 @pytest.mark.parametrize("error", FAULTS, ids=lambda error: error.__name__)
