@@ -47,7 +47,9 @@ def admin_app(telemetry: Telemetry, is_ready: Callable[[], bool]) -> Starlette:
             return PlainTextResponse("ready\n")
         return PlainTextResponse("draining\n", status_code=503)
 
-    return Starlette(routes=[Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)])
+    app = Starlette(routes=[Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)])
+    app.router.redirect_slashes = False
+    return app
 
 
 class Door:
@@ -136,4 +138,5 @@ def _announced_length(request: Request) -> int | None:
     """The body's length in bytes as its framing tells it (RFC 9112, section 6.3); None for a chunked one."""
     if b"transfer-encoding" in request.fields:
         return None
-    return int(request.fields.get(b"content-length", (b"0",))[0])
+    digits = request.fields.get(b"content-length", (b"",))[0].lstrip(b"0")
+    return int(digits or b"0")  # the parser has seen to it that it is a number of 64 bits

@@ -17,7 +17,7 @@ from proxy.policy.credentials import digest
 from proxy.settings import Settings, SettingsFault, load
 
 if TYPE_CHECKING:
-    from proxy.demo import Played
+    from proxy.demo import Demo, Played
 
 app = typer.Typer(
     add_completion=False,
@@ -88,23 +88,19 @@ def demo(
     """
     from proxy.demo import KEY, Demo
 
-    with Demo() as running:
-        _out.print("an old integration → nox-proxy → a simulated v2", style="bold", end="\n\n")
-        kept = [_show(number, played) for number, played in enumerate(running.play(), 1)]
-        _out.print(f"Metrics, at http://{running.admin}/metrics", style="bold")
-        for line in running.metrics():
-            _out.print(line, markup=False, style="dim")
-        _out.print("\nAccess log, the last line", style="bold")
-        _out.print(running.log()[-1], markup=False, style="dim")
-        _out.print(f"\n{sum(kept)} of {len(kept)} answers as promised", style="bold green" if all(kept) else "bold red")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that both processes end with this one
+    with contextlib.suppress(KeyboardInterrupt), Demo() as running:
+        kept = _show_all(running)
         if keep:
             _out.print(
                 f"\nStill up. Try:\n  curl -i http://{running.address}/manufacturers/nox -H 'x-api-key: {KEY}' \\\n"
                 """    -H 'content-type: application/json' -d '{"manufacturer_user_id": "me"}'\nCtrl-C ends it.""",
                 markup=False,
             )
-            _wait_for_the_end()
-    raise typer.Exit(0 if all(kept) else 1)
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.pause()
+        raise typer.Exit(0 if kept else 1)
+    raise typer.Exit(130)
 
 
 @app.command()
@@ -127,6 +123,8 @@ def hash_key() -> None:
 
     That is what `manufacturers.NAME.keys_sha256` lists, so that no settings file holds a key.
     """
+    if sys.stdin is None:
+        _fail("no key on standard input")
     if sys.stdin.isatty():
         _errors.print("API key, then Enter (it shows as you type):", markup=False)
     key = sys.stdin.buffer.readline().strip()
@@ -166,7 +164,7 @@ def simulate(
 
     try:
         address = parse_address(listen)
-        ordered = parse_fault(fault) if fault else None
+        ordered = None if fault is None else parse_fault(fault)
     except ValueError as error:
         _fail(str(error))
     service = {Version.v1: V1Service, Version.v2: V2Service}[version](key or (DEMO_KEY,), ordered)
@@ -174,6 +172,18 @@ def simulate(
         run(service, *address)
     except OSError as error:
         _fail(f"cannot start: {error.strerror or error}")
+
+
+def _show_all(running: "Demo") -> bool:
+    _out.print("an old integration → nox-proxy → a simulated v2", style="bold", end="\n\n")
+    kept = [_show(number, played) for number, played in enumerate(running.play(), 1)]
+    _out.print(f"Metrics, at http://{running.admin}/metrics", style="bold")
+    for line in running.metrics():
+        _out.print(line, markup=False, style="dim")
+    _out.print("\nAccess log, the last line", style="bold")
+    _out.print(running.log()[-1], markup=False, style="dim")
+    _out.print(f"\n{sum(kept)} of {len(kept)} answers as promised", style="bold green" if all(kept) else "bold red")
+    return all(kept)
 
 
 def _show(number: int, played: "Played") -> bool:
@@ -189,12 +199,6 @@ def _show(number: int, played: "Played") -> bool:
             label = ""
     _out.print()
     return played.as_promised
-
-
-def _wait_for_the_end() -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt):
-        signal.pause()
 
 
 def _settings(config: Path | None) -> Settings:

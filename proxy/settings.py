@@ -19,7 +19,14 @@ from pydantic import (
     create_model,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from proxy.contract.changes import CHANGES
 from proxy.contract.version_change import AnyChange, Policies, UnmappedPolicy
@@ -28,6 +35,14 @@ from proxy.wire.headers import Networks
 from proxy.wire.transport import TransportName, check_url, tls_context
 
 PREFIX = "NOX_PROXY_"
+WORDS = {
+    "extra_forbidden": "unknown setting",
+    "model_type": "must be a table",
+    "dict_type": "must be a table",
+    "tuple_type": "must be a list",
+    "path_type": "must be a path",
+}
+"""pydantic's kinds of fault, where its own words speak of Python."""
 TABLES = ("upstreams", "changes", "manufacturers")
 
 
@@ -56,7 +71,7 @@ def _url(value: str) -> str:
         raise ValueError("not a URL") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise ValueError("an upstream's URL is http or https, with a host")
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if parts.username or parts.password or set(value) & {"?", "#", "@"}:
         raise ValueError("an upstream's URL has no user, password, query or fragment")
     if not re.fullmatch(r"[\x21-\x7e]+", value):
         raise ValueError("a URL is visible ASCII; write other characters percent-encoded")
@@ -82,9 +97,27 @@ def _name(value: str) -> str:
     return value
 
 
-def _number(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("a number, not true or false")
+class Variable(str):
+    """A value out of the environment, where all is text; in the file a number is a number."""
+
+    __slots__ = ()
+
+
+def _count(value: object) -> object:
+    if type(value) not in (int, Variable):
+        raise ValueError("must be a whole number")
+    return value
+
+
+def _seconds(value: object) -> object:
+    if type(value) not in (int, float, Variable):
+        raise ValueError("must be a number of seconds")
+    return value
+
+
+def _switch(value: object) -> object:
+    if type(value) not in (bool, Variable):
+        raise ValueError("must be true or false")
     return value
 
 
@@ -97,8 +130,9 @@ def _authority(value: Path) -> Path:
 
 
 AddressText = Annotated[Address, NoDecode, BeforeValidator(parse_address)]
-Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
+Switch = Annotated[bool, BeforeValidator(_switch)]
 
 
 class Section(BaseModel):
@@ -171,7 +205,7 @@ class Settings(BaseSettings):
     keepalive_timeout: Seconds = 75.0
     drain_seconds: Seconds = 20.0
     trusted_proxies: Annotated[tuple[str, ...], AfterValidator(_networks)] = ("127.0.0.1", "::1")
-    access_log: bool = True
+    access_log: Switch = True
     upstreams: Upstreams = Upstreams()
     changes: Changes = Changes()
     manufacturers: dict[Annotated[str, AfterValidator(_name)], ManufacturerSettings] = {}
@@ -205,14 +239,14 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
+        settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """A variable overrides the file, which comes as the initial values."""
-        return env_settings, init_settings
+        return _Variables(settings_cls), init_settings
 
 
 class SettingsFault(Exception):
@@ -252,6 +286,20 @@ def _read(file: Path) -> dict[str, Any]:
         raise SettingsFault(f"{file}: {error}") from None
 
 
+class _Variables(EnvSettingsSource):
+    """The environment, its texts marked as such."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: _as_variables(value) for name, value in super().__call__().items()}
+
+
+def _as_variables(value: Any) -> Any:
+    """Marks every text of a nested dict."""
+    if isinstance(value, dict):
+        return {name: _as_variables(inner) for name, inner in value.items()}
+    return Variable(value) if isinstance(value, str) else value
+
+
 def _unknown_variables() -> list[str]:
     """Variables that pydantic-settings passes over: an unknown first part, or parts below a plain value."""
 
@@ -269,6 +317,6 @@ def _place_of(error: SettingsError) -> str:
 
 
 def _line(place: tuple[int | str, ...], kind: str, text: str) -> str:
-    said = "unknown setting" if kind == "extra_forbidden" else text.removeprefix("Value error, ")
+    said = WORDS.get(kind) or text.removeprefix("Value error, ").replace("Input should be ", "must be ")
     where = ".".join(str(part) for part in place if part != "[key]")
     return f"{where}: {said}" if where else said

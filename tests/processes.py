@@ -238,6 +238,10 @@ class Wire:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
+    def half_close(self) -> None:
+        """Says that nothing more will be sent."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def answer(self) -> Reply:
         """The next answer on the connection."""
         message, self._rest = read_message(self._socket, self._rest)

@@ -1,10 +1,11 @@
 """contract.md, "Admission": every row but the eighth, on a running proxy."""
 
+import contextlib
 import json
 
 import pytest
 
-from tests.processes import Proxy, Reply, Simulator, Wire, call
+from tests.processes import Proxy, Reply, Simulator, Wire, call, eventually
 
 KEY = {"x-api-key": "demo-key"}
 JSON = {**KEY, "content-type": "application/json"}
@@ -193,6 +194,56 @@ def test_1_a_declined_upgrade_keeps_its_version(proxy: Proxy) -> None:
     """HTTP/1.0 needs no Host."""
     reply, _ = raw(proxy, WHOLE.replace(b"1.1\r\nhost: a", b"1.0\r\nconnection: upgrade\r\nupgrade: h2c"))
     assert succeeded(reply)
+
+
+TRAILERS = b"x-api-key: demo-key\r\nvia: 1.1 nox-proxy\r\nx-request-id: trailer\r\nidempotency-key: trailer\r\n"
+
+
+@pytest.mark.parametrize(("head", "status"), [(CALL, 201), (CALL.replace(b"x-api-key", b"x"), 401)])
+def test_1_a_trailer_is_no_header(proxy: Proxy, v2: Simulator, head: bytes, status: int) -> None:
+    """Neither a key nor anything else comes out of one, though it lies in the same packet."""
+    chunk = b"%x\r\n%s\r\n" % (len(GOOD), GOOD)
+    with Wire(proxy.address) as wire:
+        wire.send(head + CHUNKED + b"\r\n\r\n" + chunk + b"0\r\n" + TRAILERS + b"\r\n")
+        reply = wire.answer()
+    assert (reply.status, reply.headers["x-request-id"] == "trailer") == (status, False)
+    assert "idempotency-key" not in [name for came in v2.calls() for name, _ in came["headers"]]
+
+
+@pytest.mark.parametrize("endless", [b"a: b\r\n", b"c" * 10_000], ids=["trailers", "a trailer"])
+def test_1_trailers_are_bounded(proxy: Proxy, endless: bytes) -> None:
+    with Wire(proxy.address) as wire:
+        wire.send(CALL + CHUNKED + b"\r\n\r\n2\r\n{}\r\n0\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(2_000):
+                wire.send(endless * 10)
+        wire.is_closed()
+    assert eventually(lambda: proxy.metrics()["nox_proxy_requests_in_progress"] == 0)
+
+
+def test_1_a_length_of_many_digits_is_a_number_all_the_same(proxy: Proxy) -> None:
+    digits = b"0" * 5_000 + b"%d" % len(GOOD)
+    reply, _ = raw(proxy, CALL + b"content-length: " + digits + b"\r\n\r\n" + GOOD)
+    assert succeeded(reply)
+
+
+@pytest.mark.parametrize("version", [b"2.0", b"0.9", b"1.2"])
+def test_1_a_version_that_we_do_not_speak(proxy: Proxy, version: bytes) -> None:
+    reply, closed = raw(proxy, WHOLE.replace(b"HTTP/1.1", b"HTTP/" + version))
+    assert failed(reply, 400, "bad_request")
+    assert closed
+
+
+def test_1_a_caller_may_close_its_side_and_still_read_its_answers(proxy: Proxy, v2: Simulator) -> None:
+    """RFC 9112, section 9.6: not to be taken for one that left."""
+    with v2.fault("delay=0.1"), Wire(proxy.address) as wire:
+        wire.send(WHOLE * 2)
+        wire.half_close()
+        assert succeeded(wire.answer())
+        reply = wire.answer()
+        assert succeeded(reply)
+        assert reply.headers["connection"] == "close"
+        assert wire.is_closed()
 
 
 def test_1_repeated_fields_cost_no_more_than_others(proxy: Proxy) -> None:

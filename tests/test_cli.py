@@ -75,6 +75,10 @@ def test_a_missing_authority_is_a_clear_fault(tmp_path: Path) -> None:
 def test_hash_key_reads_standard_input() -> None:
     assert run("hash-key", given="demo-key\n").stdout == hashlib.sha256(b"demo-key").hexdigest() + "\n"
     assert run("hash-key", given="\n").returncode == 2
+    closed = subprocess.run(
+        ["bash", "-c", f"exec {sys.executable} -m proxy hash-key <&-"], capture_output=True, text=True, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (2, "no key on standard input\n")
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,19 @@ def test_the_demo_stays_up_for_curl() -> None:
         kept.stdout.close()
 
 
+def test_a_demo_that_is_ended_leaves_no_process_behind() -> None:
+    demo = subprocess.Popen(
+        [ROOT / ".venv/bin/nox-proxy", "demo"], stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    )
+    assert demo.stdout is not None
+    assert demo.stdout.readline().startswith("an old integration")
+    demo.terminate()
+    assert demo.wait(20) == 130
+    demo.stdout.close()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(demo.pid, 0)
+
+
 def block(marker: str) -> str:
     found = re.search(rf"<!-- {marker}[^>]*-->\n```\w+\n(.*?)```", README, re.DOTALL)
     assert found, marker

@@ -1,6 +1,6 @@
 """Faults that a simulated service can be told to have, one name each.
 
-status=503   answers with that status and the service's error form
+status=503   answers with that status, 300 to 599, and the service's error form
 delay=0.5    answers after so many seconds
 hang         reads and never answers
 close        closes without an answer
@@ -18,7 +18,7 @@ import msgspec
 
 NAMES = ("hang", "close", "cut", "garbage", "html", "odd", "drift", "gzip")
 
-_FAULT = re.compile(rf"(status)=([2-5]\d\d)|(delay)=(\d{{1,3}}(?:\.\d+)?)|({'|'.join(NAMES)})")
+_FAULT = re.compile(rf"(status)=((?!304)[345]\d\d)|(delay)=(\d{{1,3}}(?:\.\d+)?)|({'|'.join(NAMES)})")
 
 
 class Fault(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from proxy.contract.errors import CallerError, HeadersTooLarge, MalformedMessage
-from proxy.contract.messages import Response
+from proxy.contract.messages import Field, Response
 
 _HOST = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d*)?")
 """RFC 3986, section 3.2.2, without the comma, which would read as two hosts in x-forwarded-host."""
@@ -53,11 +53,13 @@ class ServerProtocol(HttpToolsProtocol):
     _head_open = False
     _head_began_here = False
     _head_spilled = 0
+    _bodiless = 0
     _refusal: CallerError | None = None
     _last_word = b""
 
     def data_received(self, data: bytes) -> None:
         self._packet = len(data)
+        self._bodiless += self._packet
         self._head_began_here = False
         self._unset_keepalive_if_required()
         while data:
@@ -66,6 +68,18 @@ class ServerProtocol(HttpToolsProtocol):
             self._head_spilled += self._packet
             if self._head_spilled > self.max_header_bytes:
                 self._end(HeadersTooLarge())
+        elif self._is_in_body() and self._bodiless > self._packet + self.max_header_bytes:
+            self._end(MalformedMessage())  # a trailer or a chunk extension that goes on and on
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it
+        """Whether the connection stays open to answer: a caller may close its side after its last request.
+
+        RFC 9112, section 9.6.
+        """
+        if not self._is_busy() or self._is_in_body():
+            return False
+        self.cycle.keep_alive = False
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         # uvicorn tells the newest request only; with pipelining an earlier one may be running.
@@ -93,6 +107,8 @@ class ServerProtocol(HttpToolsProtocol):
         self._hosts: list[bytes] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._head_open:
+            return  # RFC 9110, section 6.5.1: a trailer is no header
         value = value.rstrip(b" \t")  # RFC 9110, section 5.5: white space around a value is none of it
         super().on_header(name, value)
         if self.headers[-1][0] == b"host":
@@ -109,9 +125,15 @@ class ServerProtocol(HttpToolsProtocol):
             raise ValueError("not exactly one Host")
         if self._hosts and not _HOST.fullmatch(self._hosts[0]):
             raise ValueError("not a valid Host")
+        if self.parser.get_http_version() not in ("1.1", "1.0"):
+            raise ValueError("not a version that we speak")
         if not self.parser.should_upgrade():
             self._head_open = False
             super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._bodiless = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
@@ -131,6 +153,10 @@ class ServerProtocol(HttpToolsProtocol):
 
     def _is_busy(self) -> bool:
         return self._running is not None and not self._running.response_complete
+
+    def _is_in_body(self) -> bool:
+        """Whether the newest request's body is not whole yet, and still wanted."""
+        return self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete
 
     def _decline_upgrade(self, rest: bytes) -> bytes:
         """The request without its Upgrade (RFC 9110, section 7.8), for llhttp leaves the body unread.
@@ -153,19 +179,18 @@ class ServerProtocol(HttpToolsProtocol):
         if self._last_word or self.transport.is_closing():
             return
         self.flow.pause_reading()
-        newest = self.cycle
-        if newest is not None and newest.more_body and not newest.response_complete:
-            newest.scope["state"][MALFORMED] = True
-            newest.message_event.set()
+        if self._is_in_body():
+            self.cycle.scope["state"][MALFORMED] = True
+            self.cycle.message_event.set()
             return
-        self._last_word = _written(self.refuse(error))
+        self._last_word = _written(self.refuse(error), self.server_state.default_headers)
         if not self._is_busy():
             self.transport.write(self._last_word)
             self.transport.close()
 
 
-def _written(response: Response) -> bytes:
-    lines = (*response.fields, (b"connection", b"close"))
+def _written(response: Response, defaults: Sequence[Field]) -> bytes:
+    lines = (*defaults, *response.fields, (b"connection", b"close"))
     head = b"".join(name + b": " + value + b"\r\n" for name, value in lines)
     return STATUS_LINE[response.status] + head + b"\r\n" + response.body
 

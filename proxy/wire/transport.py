@@ -13,6 +13,7 @@ from proxy.wire.pool import Limits, Origin, Pool
 TransportName = Literal["keepalive", "httpx"]
 
 _PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
 
@@ -30,9 +31,12 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
 def check_url(text: str) -> None:
     """Raises ValueError for a URL that the transports could not use."""
     try:
-        origin_of(httpx.URL(text)).host.encode("idna")  # as the resolver will
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError):
+        host = origin_of(httpx.URL(text)).host
+        host.encode("idna")  # as the resolver will
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError):
         raise ValueError("not a URL of a host") from None
+    if not _HOST.fullmatch(host):
+        raise ValueError("not a URL of a host")
 
 
 def origin_of(url: httpx.URL) -> Origin:

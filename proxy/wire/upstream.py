@@ -78,6 +78,8 @@ class HttpxSender:
                 return await self._exchange(request)
         except TimeoutError as error:
             raise httpx.ReadTimeout("no whole answer within the deadline") from error
+        except AttributeError as error:  # anyio's, of a connection that is reset as it is made
+            raise httpx.ReadError("reset") from error
 
     async def aclose(self) -> None:
         await self._transport.aclose()
