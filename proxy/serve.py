@@ -45,14 +45,7 @@ async def _serve(settings: Settings) -> None:
     lines = LineWriter(STDOUT) if settings.access_log else None
     telemetry = Telemetry(_manufacturers(settings), lines)
     v2 = _open_upstream("v2", settings.upstreams.v2, settings.max_response_bytes)
-    pipeline = Pipeline(
-        _endpoints(settings),
-        v2,
-        ToUpstream(settings.trusted_networks),
-        telemetry,
-        max_body_bytes=settings.max_body_bytes,
-        now=time.time,
-    )
+    pipeline = _pipeline(settings, v2, telemetry)
     readiness = _Readiness()
     public = Server(
         PublicApp(pipeline),
@@ -91,6 +84,17 @@ class _Readiness:
 
     def drain(self) -> None:
         self.ready = False
+
+
+def _pipeline(settings: Settings, v2: Upstream, telemetry: Telemetry) -> Pipeline:
+    return Pipeline(
+        _endpoints(settings),
+        v2,
+        ToUpstream(settings.trusted_networks),
+        telemetry,
+        max_body_bytes=settings.max_body_bytes,
+        now=time.time,
+    )
 
 
 def _endpoints(settings: Settings) -> dict[bytes, Endpoint]:

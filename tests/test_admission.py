@@ -221,6 +221,18 @@ def test_1_trailers_are_bounded(proxy: Proxy, endless: bytes) -> None:
     assert eventually(lambda: proxy.metrics()["nox_proxy_requests_in_progress"] == 0)
 
 
+def test_1_earlier_requests_count_for_no_later_body(proxy: Proxy) -> None:
+    """60 kB of heads without bodies, then a call whose body comes by itself."""
+    with Wire(proxy.address) as wire:
+        for _ in range(600):
+            wire.send(b"GET /else HTTP/1.1\r\nhost: a\r\nx: %s\r\n\r\n" % (b"y" * 60))
+            assert wire.answer().status == 404
+        wire.send(CALL + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n" % len(GOOD))
+        assert wire.answer().status == 100
+        wire.send(GOOD)
+        assert succeeded(wire.answer())
+
+
 def test_1_a_length_of_many_digits_is_a_number_all_the_same(proxy: Proxy) -> None:
     digits = b"0" * 5_000 + b"%d" % len(GOOD)
     reply, _ = raw(proxy, CALL + b"content-length: " + digits + b"\r\n\r\n" + GOOD)

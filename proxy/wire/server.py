@@ -104,6 +104,7 @@ class ServerProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._head_open = self._head_began_here = True
         self._head_spilled = 0
+        self._bodiless = self._packet
         self._hosts: list[bytes] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
