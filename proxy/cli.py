@@ -157,7 +157,7 @@ def simulate(
     A call may order a fault for itself with the header `simulate-fault`; `PUT /_simulator/fault` orders one for
     all calls to come, and `GET /_simulator/calls` shows what came. Without --key it accepts "demo-key".
     """
-    from proxy.settings import parse_address
+    from proxy.setting_types import parse_address
     from proxy.simulator.faults import parse_fault
     from proxy.simulator.run import simulate as run
     from proxy.simulator.services import DEMO_KEY, V1Service, V2Service

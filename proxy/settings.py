@@ -6,23 +6,12 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    create_model,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -30,9 +19,21 @@ from pydantic_settings import (
 
 from proxy.contract.changes import CHANGES
 from proxy.contract.version_change import AnyChange, Policies, UnmappedPolicy
-from proxy.policy.manufacturers import UNAUTHENTICATED, UNREGISTERED
+from proxy.setting_types import (
+    Address,
+    AddressText,
+    Authority,
+    Count,
+    Digest,
+    Name,
+    Seconds,
+    Switch,
+    TrustedProxies,
+    Url,
+    Variable,
+)
 from proxy.wire.headers import Networks
-from proxy.wire.transport import TransportName, check_url, tls_context
+from proxy.wire.transport import TransportName
 
 PREFIX = "NOX_PROXY_"
 WORDS = {
@@ -46,95 +47,6 @@ WORDS = {
 TABLES = ("upstreams", "changes", "manufacturers")
 
 
-class Address(NamedTuple):
-    """Where to listen. Port 0 takes a free one."""
-
-    host: str
-    port: int
-
-
-def parse_address(value: object) -> Address:
-    """`host:port`, an IPv6 host in brackets. Raises ValueError."""
-    if isinstance(value, Address):
-        return value
-    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+)):(\d{1,5})", str(value), re.ASCII)
-    if found is None or int(found[3]) > 65_535:
-        raise ValueError('an address is "host:port", with an IPv6 host in brackets')
-    return Address(found[1] or found[2], int(found[3]))
-
-
-def _url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        raise ValueError("not a URL") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ValueError("an upstream's URL is http or https, with a host")
-    if parts.username or parts.password or set(value) & {"?", "#", "@"}:
-        raise ValueError("an upstream's URL has no user, password, query or fragment")
-    if not re.fullmatch(r"[\x21-\x7e]+", value):
-        raise ValueError("a URL is visible ASCII; write other characters percent-encoded")
-    check_url(value)
-    return value.rstrip("/")
-
-
-def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
-    for network in value:
-        ip_network(network)
-    return value
-
-
-def _digest(value: str) -> str:
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
-        raise ValueError("a key's SHA-256 is 64 hex digits; `nox-proxy hash-key` prints it")
-    return value.lower()
-
-
-def _name(value: str) -> str:
-    if value in ("", UNREGISTERED, UNAUTHENTICATED):
-        raise ValueError("an empty name, or one that the metrics use for keys no list names")
-    return value
-
-
-class Variable(str):
-    """A value out of the environment, where all is text; in the file a number is a number."""
-
-    __slots__ = ()
-
-
-def _count(value: object) -> object:
-    if type(value) not in (int, Variable):
-        raise ValueError("must be a whole number")
-    return value
-
-
-def _seconds(value: object) -> object:
-    if type(value) not in (int, float, Variable):
-        raise ValueError("must be a number of seconds")
-    return value
-
-
-def _switch(value: object) -> object:
-    if type(value) not in (bool, Variable):
-        raise ValueError("must be true or false")
-    return value
-
-
-def _authority(value: Path) -> Path:
-    try:
-        tls_context(str(value))
-    except OSError as error:  # ssl.SSLError is one
-        raise ValueError(f"no certificates to read: {error.strerror or error}") from None
-    return value
-
-
-AddressText = Annotated[Address, NoDecode, BeforeValidator(parse_address)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
-Switch = Annotated[bool, BeforeValidator(_switch)]
-
-
 class Section(BaseModel):
     """A level of the settings: frozen, and an unknown name is a fault."""
 
@@ -144,13 +56,13 @@ class Section(BaseModel):
 class UpstreamSettings(Section):
     """`[upstreams.v2]`; times in seconds."""
 
-    url: Annotated[str, AfterValidator(_url)] = "https://auth.nox.energy/v2"
+    url: Url = "https://auth.nox.energy/v2"
     connect_timeout: Seconds = 3.0
     timeout: Seconds = 10.0
     max_connections: Count = 512
     keepalive_expiry: Seconds = 15.0
     transport: TransportName = "keepalive"
-    ca_file: Annotated[Path, AfterValidator(_authority)] | None = None
+    ca_file: Authority | None = None
 
 
 class Upstreams(Section):
@@ -168,7 +80,7 @@ class ChangeSettings(Section):
 class ManufacturerSettings(Section):
     """`[manufacturers.NAME]`."""
 
-    keys_sha256: tuple[Annotated[str, AfterValidator(_digest)], ...] = ()
+    keys_sha256: tuple[Digest, ...] = ()
 
 
 def _change_section(change: AnyChange) -> type[ChangeSettings]:
@@ -204,11 +116,11 @@ class Settings(BaseSettings):
     max_header_bytes: Count = 32_768
     keepalive_timeout: Seconds = 75.0
     drain_seconds: Seconds = 20.0
-    trusted_proxies: Annotated[tuple[str, ...], AfterValidator(_networks)] = ("127.0.0.1", "::1")
+    trusted_proxies: TrustedProxies = ("127.0.0.1", "::1")
     access_log: Switch = True
     upstreams: Upstreams = Upstreams()
     changes: Changes = Changes()
-    manufacturers: dict[Annotated[str, AfterValidator(_name)], ManufacturerSettings] = {}
+    manufacturers: dict[Name, ManufacturerSettings] = {}
 
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:

@@ -21,8 +21,8 @@ HOMES = {
     "uvloop": ["serve.py", "simulator/run.py"],
     "starlette": ["app.py", "simulator/"],
     "prometheus_client": ["telemetry.py"],
-    "pydantic": ["settings.py"],
-    "pydantic_settings": ["settings.py"],
+    "pydantic": ["settings.py", "setting_types.py"],
+    "pydantic_settings": ["settings.py", "setting_types.py"],
     "typer": ["cli.py"],
     "rich": ["cli.py"],
 }

@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from proxy.contract.changes import CHANGES
-from proxy.settings import Address, Settings, SettingsFault, load
+from proxy.setting_types import Address
+from proxy.settings import Settings, SettingsFault, load
 
 CHANGE = CHANGES[0]
 A = "ab" * 32

@@ -1,0 +1,107 @@
+"""The types of single settings: what each takes, and what a fault in it reads like."""
+
+import re
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import NoDecode
+
+from proxy.policy.manufacturers import UNAUTHENTICATED, UNREGISTERED
+from proxy.wire.transport import check_url, tls_context
+
+
+class Address(NamedTuple):
+    """Where to listen. Port 0 takes a free one."""
+
+    host: str
+    port: int
+
+
+def parse_address(value: object) -> Address:
+    """`host:port`, an IPv6 host in brackets. Raises ValueError."""
+    if isinstance(value, Address):
+        return value
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+)):(\d{1,5})", str(value), re.ASCII)
+    if found is None or int(found[3]) > 65_535:
+        raise ValueError('an address is "host:port", with an IPv6 host in brackets')
+    return Address(found[1] or found[2], int(found[3]))
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise ValueError("not a URL") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError("an upstream's URL is http or https, with a host")
+    if parts.username or parts.password or set(value) & {"?", "#", "@"}:
+        raise ValueError("an upstream's URL has no user, password, query or fragment")
+    if not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise ValueError("a URL is visible ASCII; write other characters percent-encoded")
+    check_url(value)
+    return value.rstrip("/")
+
+
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for network in value:
+        ip_network(network)
+    return value
+
+
+def _digest(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise ValueError("a key's SHA-256 is 64 hex digits; `nox-proxy hash-key` prints it")
+    return value.lower()
+
+
+def _name(value: str) -> str:
+    if value in ("", UNREGISTERED, UNAUTHENTICATED):
+        raise ValueError("an empty name, or one that the metrics use for keys no list names")
+    return value
+
+
+class Variable(str):
+    """A value out of the environment, where all is text; in the file a number is a number."""
+
+    __slots__ = ()
+
+
+def _count(value: object) -> object:
+    if type(value) not in (int, Variable):
+        raise ValueError("must be a whole number")
+    return value
+
+
+def _seconds(value: object) -> object:
+    if type(value) not in (int, float, Variable):
+        raise ValueError("must be a number of seconds")
+    return value
+
+
+def _switch(value: object) -> object:
+    if type(value) not in (bool, Variable):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _authority(value: Path) -> Path:
+    try:
+        tls_context(str(value))
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"no certificates to read: {error.strerror or error}") from None
+    return value
+
+
+AddressText = Annotated[Address, NoDecode, BeforeValidator(parse_address)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
+Switch = Annotated[bool, BeforeValidator(_switch)]
+Url = Annotated[str, AfterValidator(_url)]
+TrustedProxies = Annotated[tuple[str, ...], AfterValidator(_networks)]
+Authority = Annotated[Path, AfterValidator(_authority)]
+Digest = Annotated[str, AfterValidator(_digest)]
+Name = Annotated[str, AfterValidator(_name)]
