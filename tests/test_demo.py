@@ -127,6 +127,23 @@ def test_the_readmes_commands(tmp_path: Path) -> None:
     assert re.fullmatch(r"[0-9a-f]{64}\n", shown.stdout)
 
 
+def test_the_locks_are_exact_hashed_and_name_no_registry(tmp_path: Path) -> None:
+    """Those that are there, and those that `./deploy/lock` writes."""
+    copy = tmp_path / "deploy"
+    shutil.copytree(ROOT / "deploy", copy)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    env = {**os.environ, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
+    subprocess.run([copy / "lock"], env=env, capture_output=True, timeout=120, check=True)
+    for lock in (*ROOT.glob("deploy/*.txt"), *copy.glob("*.txt")):
+        text = lock.read_text()
+        packages = re.findall(r"^\S+==\S+.*\\$", text, re.MULTILINE)
+        assert len(packages) >= 29
+        assert (
+            re.sub(r"^(\S+==\S+.*\\|    --hash=sha256:[0-9a-f]{64}( \\)?)$", "", text, flags=re.MULTILINE).split() == []
+        )
+        assert "://" not in text
+
+
 def test_an_environment_made_from_the_lock_is_enough(tmp_path: Path) -> None:
     """`./deploy/demo` in a copy without .venv: all that a new user has."""
     copy = tmp_path / "nox-proxy"

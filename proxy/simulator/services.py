@@ -11,6 +11,7 @@ A call may order a fault for itself with the header `simulate-fault`.
 import asyncio
 import gzip
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Collection
 from uuid import uuid4
@@ -55,7 +56,7 @@ class RawProtocol(ServerProtocol):
         self.scope["extensions"] = {_TRANSPORT: {"transport": self.transport}}
 
 
-class Service:
+class Service(ABC):
     """What the two versions share: accepted keys, subscribers, the calls that came, and the fault in force."""
 
     path: str
@@ -66,13 +67,13 @@ class Service:
         self.calls: deque[Call] = deque(maxlen=10_000)
         self._users: dict[tuple[str, str], str] = {}
 
+    @abstractmethod
     def answer(self, request: Request, body: bytes) -> Answer:
         """The service's own answer to a call on its path."""
-        raise NotImplementedError
 
+    @abstractmethod
     def failure(self, status: int, text: str) -> Answer:
         """An error in the service's form."""
-        raise NotImplementedError
 
     def nox_user_id(self, key: str, user: str) -> str:
         """The same user of the same key is always the same subscriber."""
