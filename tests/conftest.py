@@ -20,7 +20,7 @@ def v2() -> Iterator[Simulator]:
 @pytest.fixture(scope="session")
 def proxy(v2: Simulator) -> Iterator[Proxy]:
     """A proxy with default settings but for a deadline that tests can wait for."""
-    running = Proxy(v2.url, UPSTREAMS__V2__TIMEOUT="1.0")
+    running = Proxy(v2.url, UPSTREAMS__V2__TIMEOUT="2.0")
     yield running
     assert running.stop() == 0
 
