@@ -15,6 +15,7 @@ from rich.markup import escape
 from proxy import __version__
 from proxy.policy.credentials import digest
 from proxy.settings import Settings, SettingsFault, load
+from proxy.wire.headers import authority
 
 if TYPE_CHECKING:
     from proxy.demo import Demo, Played
@@ -112,7 +113,7 @@ def check(config: Config = None) -> None:
     from proxy.serve import warnings
 
     settings = _settings(config)
-    print(f"settings are valid: {_address(settings.listen)} sends to {settings.upstreams.v2.url}")
+    print(f"settings are valid: {authority(*settings.listen)} sends to {settings.upstreams.v2.url}")
     for warning in warnings(settings):
         _errors.print(f"warning: {warning}", markup=False)
 
@@ -123,11 +124,9 @@ def hash_key() -> None:
 
     That is what `manufacturers.NAME.keys_sha256` lists, so that no settings file holds a key.
     """
-    if sys.stdin is None:
-        _fail("no key on standard input")
-    if sys.stdin.isatty():
+    if sys.stdin and sys.stdin.isatty():
         _errors.print("API key, then Enter (it shows as you type):", markup=False)
-    key = sys.stdin.buffer.readline().strip()
+    key = sys.stdin.buffer.readline().strip() if sys.stdin else b""
     if not key:
         _fail("no key on standard input")
     print(digest(key))
@@ -212,8 +211,3 @@ def _fail(*lines: str) -> NoReturn:
     for line in lines:
         _errors.print(line, markup=False)
     raise typer.Exit(2)
-
-
-def _address(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -84,7 +84,7 @@ class Telemetry:
 
 
 class _Metrics:
-    """The series of design.md. Children are looked up by their label values, which is what `labels()` costs."""
+    """The series, in a registry of their own: no process or platform series beside them."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from proxy.contract.errors import CallerError, HeadersTooLarge, MalformedMessage
 from proxy.contract.messages import Field, Response
+from proxy.wire.headers import authority
 
 _HOST = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d*)?")
 """RFC 3986, section 3.2.2, without the comma, which would read as two hosts in x-forwarded-host."""
@@ -233,8 +234,7 @@ class Server:
     @property
     def address(self) -> str:
         """`host:port` as bound, the port chosen where 0 was asked for."""
-        host, port = self._socket.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return authority(*self._socket.getsockname()[:2])
 
     async def run(self) -> None:
         """Serves until `stop()`, then drains."""

@@ -78,14 +78,15 @@ class HttpxSender:
                 return await self._exchange(request)
         except TimeoutError as error:
             raise httpx.ReadTimeout("no whole answer within the deadline") from error
-        except AttributeError as error:  # anyio's, of a connection that is reset as it is made
-            raise httpx.ReadError("reset") from error
 
     async def aclose(self) -> None:
         await self._transport.aclose()
 
     async def _exchange(self, request: httpx.Request) -> Answer:
-        response = await self._transport.handle_async_request(request)
+        try:
+            response = await self._transport.handle_async_request(request)
+        except AttributeError as error:  # anyio's, of a connection that is reset as it is made
+            raise httpx.ReadError("reset") from error
         try:
             assert isinstance(response.stream, httpx.AsyncByteStream)
             if not 200 <= response.status_code <= 599:
