@@ -9,14 +9,17 @@ The house has three wings and a hall:
 - `contract/`: WHAT the versions say. Pure.
 - `policy/`: WHO may, WHEN and WHERE TO. Pure.
 - `wire/`: HTTP in and out.
-- `pipeline.py` joins them, `app.py` is its door, `serve.py` builds and runs the whole.
+- `pipeline.py` joins them, `app.py` is its door; `telemetry/` is what was seen of it all, `overview.py` and `page.py`
+  show it to people.
+- `parts.py` makes each part from `settings.py`, `serve.py` runs them, in `workers.py` where there are several.
+- `cli.py` is the command line; `demo/` and `simulator/` are for trying it all.
 
 The laws (import-linter and `tests/test_architecture.py` hold them):
 
 1. `contract/` and `policy/` know no HTTP library, clock, environment or file. Time is an argument.
 2. Each outside library has one home.
 3. A second deprecated endpoint is one new file in `contract/changes/` and one line in its list.
-4. One `Exchange` record a request; metrics and log only read it.
+4. One `Exchange` record a request; metrics, log and spans only read it.
 5. No middleware stack.
 """
 

@@ -1,7 +1,7 @@
 """The two Starlette apps, public and admin, and the door between ASGI and the pipeline."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from starlette.applications import Starlette
 from starlette.requests import Request as StarletteRequest
@@ -12,9 +12,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.contract.errors import CallerError, CallerGone, MalformedMessage, PayloadTooLarge
 from proxy.contract.messages import Request, gather
+from proxy.overview import Overviews
+from proxy.page import HEADERS, render
 from proxy.pipeline import Pipeline
-from proxy.telemetry import Telemetry
-from proxy.wire.server import MALFORMED
+from proxy.telemetry.exposition import Exposition
+from proxy.telemetry.scrape import Scrape
+from proxy.wire.protocol import MALFORMED
+
+NO_STORE = {"cache-control": "no-store"}
 
 LINGER_SECONDS = 2.0
 """How long an early answer waits for the rest of the body: closing on unread bytes would reset the connection,
@@ -32,22 +37,27 @@ class PublicApp(Starlette):
         return self._door
 
 
-def admin_app(telemetry: Telemetry, is_ready: Callable[[], bool]) -> Starlette:
-    """`/metrics`, `/livez` and `/readyz`, for the platform and not for callers."""
+def admin_app(scrape: Scrape, overviews: Overviews) -> Starlette:
+    """`/`, `/metrics`, `/livez` and `/readyz`, for the platform and not for callers."""
+    exposition = Exposition()
+
+    async def page(_: StarletteRequest) -> StarletteResponse:
+        return StarletteResponse(render(overviews.take()), headers=HEADERS)
 
     async def metrics(request: StarletteRequest) -> StarletteResponse:
-        body, content_type = telemetry.exposition(request.headers.get("accept", ""))
-        return StarletteResponse(body, headers={"content-type": content_type})
+        body, content_type = exposition.write(scrape.values(), request.headers.get("accept", ""))
+        return StarletteResponse(body, headers={"content-type": content_type, **NO_STORE})
 
     async def livez(_: StarletteRequest) -> StarletteResponse:
-        return PlainTextResponse("live\n")
+        return PlainTextResponse("live\n", headers=NO_STORE)
 
     async def readyz(_: StarletteRequest) -> StarletteResponse:
-        if is_ready():
-            return PlainTextResponse("ready\n")
-        return PlainTextResponse("draining\n", status_code=503)
+        if scrape.is_ready():
+            return PlainTextResponse("ready\n", headers=NO_STORE)
+        return PlainTextResponse("draining\n", status_code=503, headers=NO_STORE)
 
-    app = Starlette(routes=[Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)])
+    answers = {"/": page, "/metrics": metrics, "/livez": livez, "/readyz": readyz}
+    app = Starlette(routes=[Route(path, answer) for path, answer in answers.items()])
     app.router.redirect_slashes = False
     return app
 

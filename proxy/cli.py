@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from proxy import __version__
 from proxy.policy.credentials import digest
@@ -18,7 +20,7 @@ from proxy.settings import Settings, SettingsFault, load
 from proxy.wire.headers import authority
 
 if TYPE_CHECKING:
-    from proxy.demo import Demo, Played
+    from proxy.demo.play import Caller, Demo, Played
 
 app = typer.Typer(
     add_completion=False,
@@ -26,8 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Answers NOX Energy's deprecated v1 calls from v2, so that old integrations go on working.",
 )
-_out = Console(highlight=False, soft_wrap=True)
-_errors = Console(stderr=True, highlight=False, soft_wrap=True)
+_out = Console(highlight=False, soft_wrap=True, emoji=False)
+_errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 Config = Annotated[
     Optional[Path],
@@ -87,14 +89,17 @@ def demo(
 
     Shows what was sent, what v2 got and what came back. Exit status 0 only if every answer was as promised.
     """
-    from proxy.demo import KEY, Demo
+    from proxy.demo.play import Demo
+    from proxy.demo.steps import KEY
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that both processes end with this one
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that both processes end with this one
+        signal.signal(number, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), Demo() as running:
         kept = _show_all(running)
         if keep:
             _out.print(
-                f"\nStill up. Try:\n  curl -i http://{running.address}/manufacturers/nox -H 'x-api-key: {KEY}' \\\n"
+                f"\nStill up. The admin page: http://{running.admin}/\n"
+                f"Try:\n  curl -i http://{running.address}/manufacturers/nox -H 'x-api-key: {KEY}' \\\n"
                 """    -H 'content-type: application/json' -d '{"manufacturer_user_id": "me"}'\nCtrl-C ends it.""",
                 markup=False,
             )
@@ -176,13 +181,29 @@ def simulate(
 def _show_all(running: "Demo") -> bool:
     _out.print("an old integration → nox-proxy → a simulated v2", style="bold", end="\n\n")
     kept = [_show(number, played) for number, played in enumerate(running.play(), 1)]
-    _out.print(f"Metrics, at http://{running.admin}/metrics", style="bold")
-    for line in running.metrics():
-        _out.print(line, markup=False, style="dim")
+    _out.print(f"Who still calls v1, from http://{running.admin}/metrics", style="bold")
+    _out.print(_table(running.progress()))
     _out.print("\nAccess log, the last line", style="bold")
     _out.print(running.log()[-1], markup=False, style="dim")
     _out.print(f"\n{sum(kept)} of {len(kept)} answers as promised", style="bold green" if all(kept) else "bold red")
     return all(kept)
+
+
+def _table(callers: "list[Caller]") -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("manufacturer", "calls", "not 201", "last call", "by ApiKey header", "with device_ids"):
+        table.add_column(column, justify="left" if column == "manufacturer" else "right")
+    for caller in callers:
+        last = f"{datetime.fromtimestamp(caller.last_seen, UTC):%H:%M:%S} UTC" if caller.last_seen else "never"
+        table.add_row(
+            caller.manufacturer,
+            str(caller.calls),
+            str(caller.errors),
+            last,
+            str(caller.by_authorization),
+            str(caller.with_device_ids),
+        )
+    return table
 
 
 def _show(number: int, played: "Played") -> bool:

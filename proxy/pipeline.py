@@ -15,6 +15,7 @@ import msgspec
 from proxy.contract.envelope import ErrorTranslator, failure, success
 from proxy.contract.errors import (
     CallerError,
+    EndpointGone,
     InternalError,
     InvalidUpstreamResponse,
     MethodNotAllowed,
@@ -28,7 +29,10 @@ from proxy.contract.errors import (
 from proxy.contract.messages import Body, Field, Request, Response
 from proxy.contract.version_change import AnyChange, Policies
 from proxy.policy.credentials import Credential, read_credential
-from proxy.telemetry import Exchange, Telemetry
+from proxy.policy.deprecation import Deprecation
+from proxy.policy.manufacturers import UNREGISTERED, Manufacturers
+from proxy.telemetry.exchange import Exchange
+from proxy.telemetry.sinks import Telemetry
 from proxy.wire import headers
 from proxy.wire.connection import Answer
 from proxy.wire.headers import ToUpstream
@@ -50,24 +54,28 @@ class Endpoint:
     change: AnyChange
     policies: Policies
     errors: ErrorTranslator
+    deprecation: Deprecation
 
 
 class Pipeline:
-    """Answers requests. `now` gives Unix seconds for the envelopes."""
+    """Answers requests. `endpoints` are by their v1 path. `now` gives Unix seconds."""
 
     def __init__(
         self,
         endpoints: Mapping[bytes, Endpoint],
         v2: Upstream,
         to_upstream: ToUpstream,
+        manufacturers: Manufacturers,
         telemetry: Telemetry,
         *,
         max_body_bytes: int,
         now: Callable[[], float],
     ) -> None:
         self._endpoints = endpoints
+        self._announced = {its.change.name: its.deprecation.announce() for its in endpoints.values()}
         self._v2 = v2
         self._to_upstream = to_upstream
+        self._manufacturers = manufacturers
         self._telemetry = telemetry
         self._max_body_bytes = max_body_bytes
         self._now = now
@@ -77,30 +85,34 @@ class Pipeline:
         exchange = Exchange(headers.request_id(request.fields))
         self._telemetry.begin()
         try:
+            exchange.trace = self._telemetry.trace(request)
             return await self._live(request, read_body, exchange)
         except ProxyError as error:
             exchange.upstream_failure = error.reason if isinstance(error, UpstreamError) else None
             return self._refuse(error, exchange)
         except asyncio.CancelledError:  # only a drain that ran out of time cancels a request
-            return self._refuse(ShuttingDown(), exchange)
+            return self._cut_short(ShuttingDown(), exchange)
         except Exception as bug:
             self._telemetry.crash(exchange, bug)
-            return self._refuse(InternalError(), exchange)
+            return self._cut_short(InternalError(), exchange)
         finally:
             self._telemetry.finish(exchange)
 
-    def refuse(self, error: CallerError) -> Response:
-        """The answer to a message that was no request."""
+    def refuse(self, error: CallerError, path: bytes) -> Response:
+        """The answer to a message that was no request; `path` is empty where it could not be told."""
         exchange = Exchange(headers.request_id({}))
         self._telemetry.begin()
+        if path in self._endpoints:
+            self._identify(path, exchange)
         response = self._refuse(error, exchange)
         self._telemetry.finish(exchange)
         return response
 
     async def _live(self, request: Request, read_body: ReadBody, exchange: Exchange) -> Response:
-        endpoint = self._identify(request, exchange)
+        endpoint = self._identify(request.path, exchange)
         credential = admit_head(request)
-        exchange.credential = credential
+        exchange.credential, exchange.listed = credential, self._manufacturers.listed(credential.digest)
+        self._admit_by_schedule(endpoint, credential, exchange)
         body = await read_body(self._max_body_bytes)
         admit_body(request)
         asked = read_request(endpoint, body, exchange)
@@ -108,22 +120,34 @@ class Pipeline:
         answer = await self._send(request, credential, endpoint.change, message, exchange)
         return self._translate_back(endpoint, asked, answer, exchange)
 
-    def _identify(self, request: Request, exchange: Exchange) -> Endpoint:
-        endpoint = self._endpoints.get(request.path)
+    def _identify(self, path: bytes, exchange: Exchange) -> Endpoint:
+        endpoint = self._endpoints.get(path)
         if endpoint is None:
             raise NotFound
         exchange.endpoint = endpoint.change.name
         return endpoint
+
+    def _admit_by_schedule(self, endpoint: Endpoint, credential: Credential, exchange: Exchange) -> None:
+        """Admission 8. v2 does not judge what is refused here, so a key that no list names is unregistered."""
+        listed = exchange.listed
+        try:
+            endpoint.deprecation.admit(listed or UNREGISTERED, listed or credential.fingerprint, self._now())
+        except EndpointGone:
+            exchange.key_accepted = True
+            raise
 
     async def _send(
         self, request: Request, credential: Credential, change: AnyChange, message: bytes, exchange: Exchange
     ) -> Answer:
         upstream = self._v2
         exchange.upstream = upstream.name
-        lines = self._to_upstream(request, credential.key, exchange.request_id, message)
+        trace = None if exchange.trace is None else exchange.trace.send(upstream.name, METHOD)
+        lines = self._to_upstream(request, credential.key, exchange.request_id, message, trace)
         started = perf_counter()
         try:
-            return await upstream.send(METHOD, change.v2_path, lines, message)
+            answer = await upstream.send(METHOD, change.v2_path, lines, message)
+            exchange.upstream_status = answer.status
+            return answer
         finally:
             exchange.upstream_seconds = perf_counter() - started
 
@@ -142,6 +166,11 @@ class Pipeline:
             lines += ((b"www-authenticate", b"ApiKey"),) if status == 401 else ()
             return self._respond(status, failure(text, code, self._now()), lines, exchange, code)
         raise InvalidUpstreamResponse
+
+    def _cut_short(self, error: ProxyError, exchange: Exchange) -> Response:
+        """The answer to a call that may have been at an upstream, whose answer nobody uses."""
+        exchange.upstream_failure = None if exchange.upstream_seconds is None else error.reason
+        return self._refuse(error, exchange)
 
     def _refuse(self, error: ProxyError, exchange: Exchange) -> Response:
         body = failure(error.text, error.error_code, self._now())
@@ -164,6 +193,7 @@ class Pipeline:
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", exchange.request_id),
             (b"via", headers.VIA),
+            *self._announced.get(exchange.endpoint, ()),
             *lines,
             *((b"nox-unmapped", field.encode()) for field in exchange.unmapped),
         )

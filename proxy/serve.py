@@ -1,121 +1,148 @@
-"""Builds the proxy from its settings and runs it: the one place where all parts meet."""
+"""Runs the proxy out of its parts.
 
+With one worker a single process does all. With more, each worker answers callers in a process of its own, and
+one beside them answers the admin port for all: see `workers.py`.
+"""
+
+import asyncio
+import contextlib
 import logging
-import time
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from socket import socket
 
 import uvloop
 
 from proxy import __version__
-from proxy.app import PublicApp, admin_app
+from proxy.app import PublicApp
 from proxy.contract.changes import CHANGES
-from proxy.contract.envelope import ErrorTranslator
-from proxy.pipeline import Endpoint, Pipeline
-from proxy.policy.manufacturers import Manufacturers
-from proxy.settings import Settings, UpstreamSettings
-from proxy.telemetry import LineWriter, Telemetry
-from proxy.wire.headers import ToUpstream
-from proxy.wire.pool import Limits
-from proxy.wire.server import Server, run_servers
-from proxy.wire.upstream import Upstream, open_sender
+from proxy.parts import lacks_spans, make_admin_app, make_metrics, make_pipeline, open_spans, open_upstream
+from proxy.settings import Settings
+from proxy.telemetry.access_log import LineWriter
+from proxy.telemetry.block import Block
+from proxy.telemetry.metrics import Metrics, forget_running
+from proxy.telemetry.sinks import Telemetry
+from proxy.wire.server import Obey, Server, address_of, bind, obey_operator, run_servers
+from proxy.wire.upstream import Upstream
+from proxy.workers import Supervisor, Worker, obey_supervisor, outlast_workers
 
 STDOUT = 1
+SAMPLE_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings) -> None:
-    """Runs until SIGTERM or SIGINT. Raises OSError where an address or `ca_file` cannot be had."""
+    """Runs until SIGTERM or SIGINT. Raises OSError where an address cannot be had."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    uvloop.run(_serve(settings))
+    public, admin = bind(*settings.listen), bind(*settings.admin_listen)
+    blocks = [Block() for _ in range(settings.workers)]
+    app = make_admin_app(settings, blocks)
+    said = partial(_say_started, settings, address_of(public), address_of(admin))
+    if settings.workers == 1:
+        beside = Server(app, admin, drain_seconds=1)
+        uvloop.run(_serve_public(settings, public, blocks[0], [beside], on_started=said))
+        return
+
+    turns = os.memfd_create("turns") if settings.access_log else None  # a file that needs no place to be
+
+    def work(block: Block, lifeline: int) -> None:
+        admin.close()
+        obey = partial(obey_supervisor, lifeline)
+        uvloop.run(_serve_public(settings, public, block, turns=turns, obey=obey))
+
+    def administer(lifeline: int) -> None:
+        public.close()
+        server = Server(app, admin, drain_seconds=1)
+        uvloop.run(run_servers(server, obey=partial(outlast_workers, lifeline)))
+
+    workers = {
+        f"worker {number}": Worker(partial(work, block), partial(forget_running, block))
+        for number, block in enumerate(blocks, 1)
+    }
+    supervisor = Supervisor(workers, Worker(administer), drain_seconds=settings.drain_seconds)
+    supervisor.run(on_started=said, on_stop=public.close)
 
 
 def warnings(settings: Settings) -> list[str]:
     """What the settings allow and an operator should know."""
-    return [
+    found = [
         f"changes.{change.name}.{field} = {policy!r}: v2 does not keep {field}; "
         + ("answers repeat what was sent, which is stored nowhere" if policy == "echo" else "answers hold none")
         for change in CHANGES
         for field, policy in settings.policies(change).items()
         if policy != "reject"
     ]
+    if lacks_spans():
+        found.append("OTEL_*: spans are asked for, but OpenTelemetry is not installed: ./deploy/venv otel")
+    return found
 
 
-async def _serve(settings: Settings) -> None:
-    lines = LineWriter(STDOUT) if settings.access_log else None
-    telemetry = Telemetry(_manufacturers(settings), lines)
-    v2 = _open_upstream("v2", settings.upstreams.v2, settings.max_response_bytes)
-    pipeline = _pipeline(settings, v2, telemetry)
-    readiness = _Readiness()
-    public = Server(
+async def _serve_public(
+    settings: Settings,
+    listener: socket,
+    block: Block,
+    beside: Sequence[Server] = (),
+    *,
+    turns: int | None = None,
+    obey: Obey = obey_operator,
+    on_started: Callable[[], None] = lambda: None,
+) -> None:
+    lines = LineWriter(STDOUT, turns) if settings.access_log else None
+    metrics = make_metrics(settings, block)
+    v2 = open_upstream("v2", settings)
+    spans = open_spans(settings)
+    pipeline = make_pipeline(settings, v2, Telemetry(metrics, lines, spans))
+    server = Server(
         PublicApp(pipeline),
-        *settings.listen,
+        listener,
         refuse=pipeline.refuse,
         max_header_bytes=settings.max_header_bytes,
         keepalive_timeout=settings.keepalive_timeout,
         drain_seconds=settings.drain_seconds,
     )
-    admin = Server(admin_app(telemetry, lambda: readiness.ready), *settings.admin_listen, drain_seconds=1)
 
-    def on_started() -> None:
-        readiness.ready = True
-        _log.info(
-            "nox-proxy %s: listening on http://%s, admin on http://%s, sending to %s",
-            __version__,
-            public.address,
-            admin.address,
-            settings.upstreams.v2.url,
-        )
-        for warning in warnings(settings):
-            _log.warning(warning)
+    def started() -> None:
+        metrics.ready(True)
+        on_started()
 
     try:
-        await run_servers(public, [admin], on_started=on_started, on_stop=readiness.drain)
+        async with _sampling(v2, metrics):
+            await run_servers(server, beside, obey=obey, on_started=started, on_stop=lambda: metrics.ready(False))
     finally:
+        metrics.ready(False)
         await v2.aclose()
         if lines is not None:
             lines.close()
+        if spans is not None:
+            spans.close()
 
 
-class _Readiness:
-    """Ready once started, not while draining."""
-
-    ready = False
-
-    def drain(self) -> None:
-        self.ready = False
-
-
-def _pipeline(settings: Settings, v2: Upstream, telemetry: Telemetry) -> Pipeline:
-    return Pipeline(
-        _endpoints(settings),
-        v2,
-        ToUpstream(settings.trusted_networks),
-        telemetry,
-        max_body_bytes=settings.max_body_bytes,
-        now=time.time,
+def _say_started(settings: Settings, public: str, admin: str) -> None:
+    _log.info(
+        "nox-proxy %s: listening on http://%s, admin on http://%s, sending to %s",
+        __version__,
+        public,
+        admin,
+        settings.upstreams.v2.url,
     )
+    for warning in warnings(settings):
+        _log.warning(warning)
 
 
-def _endpoints(settings: Settings) -> dict[bytes, Endpoint]:
-    return {
-        path: Endpoint(change, settings.policies(change), ErrorTranslator(change.renamed, settings.error_codes(change)))
-        for change in CHANGES
-        for path in change.v1_paths
-    }
+@contextlib.asynccontextmanager
+async def _sampling(upstream: Upstream, metrics: Metrics) -> AsyncIterator[None]:
+    """Looks at an upstream's connections each second, for they come and go without a request too."""
 
+    async def sample() -> None:
+        while (found := upstream.connections()) is not None:
+            metrics.sample(upstream.name, found.active, found.idle)
+            await asyncio.sleep(SAMPLE_SECONDS)
 
-def _manufacturers(settings: Settings) -> Manufacturers:
-    return Manufacturers({name: listed.keys_sha256 for name, listed in settings.manufacturers.items()})
-
-
-def _open_upstream(name: str, its: UpstreamSettings, max_response_bytes: int) -> Upstream:
-    limits = Limits(
-        timeout=its.timeout,
-        connect_timeout=its.connect_timeout,
-        pool_timeout=its.connect_timeout,
-        max_connections=its.max_connections,
-        keepalive_expiry=its.keepalive_expiry,
-        max_response_bytes=max_response_bytes,
-    )
-    return Upstream(name, open_sender(its.url, its.transport, limits, str(its.ca_file) if its.ca_file else None))
+    sampler = asyncio.create_task(sample())
+    try:
+        yield
+    finally:
+        sampler.cancel()

@@ -1,10 +1,11 @@
 """The types of single settings: what each takes, and what a fault in it reads like."""
 
 import re
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
@@ -30,20 +31,38 @@ def parse_address(value: object) -> Address:
     return Address(found[1] or found[2], int(found[3]))
 
 
+_URI = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
+"""RFC 3986, section 2: what may stand in a Link header too."""
+
+
 def _url(value: str) -> str:
+    parts = _split(value, "an upstream's URL is http or https, with a host")
+    if parts.username or parts.password or set(value) & {"?", "#", "@"}:
+        raise ValueError("an upstream's URL has no user, password, query or fragment")
+    if not _URI.fullmatch(value):
+        raise ValueError("a URL is visible ASCII; write other characters percent-encoded")
+    check_url(value)
+    return value.rstrip("/")
+
+
+def _web_link(value: str) -> str:
+    rule = "a link is http or https, with a host and without a user"
+    if "@" in _split(value, rule).netloc:
+        raise ValueError(rule)
+    if not _URI.fullmatch(value):
+        raise ValueError("a link is visible ASCII without <, > and quotes; write other characters percent-encoded")
+    return value
+
+
+def _split(value: str, rule: str) -> SplitResult:
     try:
         parts = urlsplit(value)
         port = parts.port
     except ValueError:
         raise ValueError("not a URL") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ValueError("an upstream's URL is http or https, with a host")
-    if parts.username or parts.password or set(value) & {"?", "#", "@"}:
-        raise ValueError("an upstream's URL has no user, password, query or fragment")
-    if not re.fullmatch(r"[\x21-\x7e]+", value):
-        raise ValueError("a URL is visible ASCII; write other characters percent-encoded")
-    check_url(value)
-    return value.rstrip("/")
+        raise ValueError(rule)
+    return parts
 
 
 def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -61,6 +80,8 @@ def _digest(value: str) -> str:
 def _name(value: str) -> str:
     if value in ("", UNREGISTERED, UNAUTHENTICATED):
         raise ValueError("an empty name, or one that the metrics use for keys no list names")
+    if not value.isprintable():
+        raise ValueError("a name is printable characters")
     return value
 
 
@@ -82,6 +103,23 @@ def _seconds(value: object) -> object:
     return value
 
 
+def _percent(value: object) -> object:
+    if type(value) not in (int, float, Variable):
+        raise ValueError("must be a number from 0 to 100")
+    return value
+
+
+def _moment(value: object) -> float:
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, Variable) else value
+        if isinstance(moment, datetime) and moment.tzinfo is not None:
+            datetime.fromtimestamp(moment.timestamp(), UTC)  # a moment that UTC has, too
+            return moment.timestamp()
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("must be a date and time with its offset, as 2027-06-30T23:59:59Z")
+
+
 def _switch(value: object) -> object:
     if type(value) not in (bool, Variable):
         raise ValueError("must be true or false")
@@ -99,8 +137,12 @@ def _authority(value: Path) -> Path:
 AddressText = Annotated[Address, NoDecode, BeforeValidator(parse_address)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
+Percent = Annotated[float, BeforeValidator(_percent), Field(ge=0, le=100)]
+Moment = Annotated[float, BeforeValidator(_moment)]
+"""Unix seconds."""
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Url = Annotated[str, AfterValidator(_url)]
+WebLink = Annotated[str, AfterValidator(_web_link)]
 TrustedProxies = Annotated[tuple[str, ...], AfterValidator(_networks)]
 Authority = Annotated[Path, AfterValidator(_authority)]
 Digest = Annotated[str, AfterValidator(_digest)]

@@ -3,12 +3,12 @@
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
+from pydantic import ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -18,22 +18,12 @@ from pydantic_settings import (
 )
 
 from proxy.contract.changes import CHANGES
-from proxy.contract.version_change import AnyChange, Policies, UnmappedPolicy
-from proxy.setting_types import (
-    Address,
-    AddressText,
-    Authority,
-    Count,
-    Digest,
-    Name,
-    Seconds,
-    Switch,
-    TrustedProxies,
-    Url,
-    Variable,
-)
+from proxy.contract.version_change import AnyChange, Policies
+from proxy.policy.deprecation import Deprecation
+from proxy.policy.manufacturers import UNREGISTERED
+from proxy.setting_sections import Changes, ChangeSettings, ManufacturerSettings, Upstreams
+from proxy.setting_types import Address, AddressText, Count, Name, Seconds, Switch, TrustedProxies, Variable
 from proxy.wire.headers import Networks
-from proxy.wire.transport import TransportName
 
 PREFIX = "NOX_PROXY_"
 WORDS = {
@@ -47,61 +37,6 @@ WORDS = {
 TABLES = ("upstreams", "changes", "manufacturers")
 
 
-class Section(BaseModel):
-    """A level of the settings: frozen, and an unknown name is a fault."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class UpstreamSettings(Section):
-    """`[upstreams.v2]`; times in seconds."""
-
-    url: Url = "https://auth.nox.energy/v2"
-    connect_timeout: Seconds = 3.0
-    timeout: Seconds = 10.0
-    max_connections: Count = 512
-    keepalive_expiry: Seconds = 15.0
-    transport: TransportName = "keepalive"
-    ca_file: Authority | None = None
-
-
-class Upstreams(Section):
-    """`[upstreams]`."""
-
-    v2: UpstreamSettings = UpstreamSettings()
-
-
-class ChangeSettings(Section):
-    """`[changes.NAME]`: what every change has. Its unmapped fields are added by their names below."""
-
-    error_codes: dict[str, str] = {}
-
-
-class ManufacturerSettings(Section):
-    """`[manufacturers.NAME]`."""
-
-    keys_sha256: tuple[Digest, ...] = ()
-
-
-def _change_section(change: AnyChange) -> type[ChangeSettings]:
-    policies: dict[str, Any] = dict.fromkeys(change.unmapped, (UnmappedPolicy, "echo"))
-    return create_model(change.name, __base__=ChangeSettings, **policies)
-
-
-def _changes_section() -> type[Section]:
-    sections: dict[str, Any] = {}
-    for change in CHANGES:
-        section = _change_section(change)
-        sections[change.name] = (section, section())
-    return create_model("Changes", __base__=Section, **sections)
-
-
-if TYPE_CHECKING:
-    Changes = Section
-else:
-    Changes = _changes_section()  # so that a new change needs no line here
-
-
 class Settings(BaseSettings):
     """All settings, with the defaults of the README's table."""
 
@@ -111,6 +46,7 @@ class Settings(BaseSettings):
 
     listen: AddressText = Address("127.0.0.1", 8080)
     admin_listen: AddressText = Address("127.0.0.1", 9464)
+    workers: Count = 1
     max_body_bytes: Count = 1_048_576
     max_response_bytes: Count = 1_048_576
     max_header_bytes: Count = 32_768
@@ -124,14 +60,29 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
+        if faults := [*self._shared_addresses(), *self._shared_keys(), *self._unknown_names()]:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def _shared_addresses(self) -> Iterator[str]:
         if self.listen == self.admin_listen and self.listen.port:
-            raise ValueError("admin_listen: the same address as listen")
+            yield "admin_listen: the same address as listen"
+
+    def _shared_keys(self) -> Iterator[str]:
         owners: dict[str, str] = {}
         for name, listed in self.manufacturers.items():
             for digest in listed.keys_sha256:
                 if owners.setdefault(digest, name) != name:
-                    raise ValueError(f"manufacturers.{name}.keys_sha256: a key that {owners[digest]} has too")
-        return self
+                    yield f"manufacturers.{name}.keys_sha256: a key that {owners[digest]} has too"
+
+    def _unknown_names(self) -> Iterator[str]:
+        known = {*self.manufacturers, UNREGISTERED}
+        for change in CHANGES:
+            for number, window in enumerate(self._section(change).deprecation.brownouts):
+                for place, name in enumerate(window.exempt):
+                    if name not in known:
+                        where = f"changes.{change.name}.deprecation.brownouts.{number}.exempt.{place}"
+                        yield f"{where}: not the name of a manufacturer"
 
     @property
     def trusted_networks(self) -> Networks:
@@ -140,13 +91,20 @@ class Settings(BaseSettings):
 
     def policies(self, change: AnyChange) -> Policies:
         """What becomes of the fields that v2 has no room for."""
-        section = getattr(self.changes, change.name)
+        section = self._section(change)
         return {field: getattr(section, field) for field in change.unmapped}
 
     def error_codes(self, change: AnyChange) -> Mapping[str, str]:
         """More rows for the `error_code` table."""
+        return self._section(change).error_codes
+
+    def deprecation(self, change: AnyChange) -> Deprecation:
+        """The schedule of its end."""
+        return self._section(change).deprecation.schedule(self.upstreams.v2.url + change.v2_path)
+
+    def _section(self, change: AnyChange) -> ChangeSettings:
         section: ChangeSettings = getattr(self.changes, change.name)
-        return section.error_codes
+        return section
 
     @classmethod
     def settings_customise_sources(
@@ -177,14 +135,23 @@ def load(file: Path | None) -> Settings:
     try:
         settings = Settings(**{name: value for name, value in written.items() if name in Settings.model_fields})
     except ValidationError as error:
-        faults = [_line(fault["loc"], fault["type"], fault["msg"]) for fault in error.errors()]
+        faults = [line for fault in error.errors() for line in _lines(fault["loc"], fault["type"], fault["msg"])]
     except SettingsError as error:
         faults = [f"{_place_of(error)}: a list or table in a variable is JSON"]
+    except RecursionError:
+        faults = [f"a {PREFIX}* variable: nested too deep"]
     else:
         faults = []
     if unknown or faults:
         raise SettingsFault(*(f"{name}: unknown setting" for name in unknown), *faults)
     return settings
+
+
+def exports_spans() -> bool:
+    """Whether OpenTelemetry's own variables ask for spans over OTLP. They are its to read; no setting of ours is."""
+    asked = any(os.environ.get(f"OTEL_EXPORTER_OTLP_{its}ENDPOINT") for its in ("", "TRACES_"))
+    disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return asked and not disabled and os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() != "none"
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -196,6 +163,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise SettingsFault(f"{file}: not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsFault(f"{file}: {error}") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, or brackets as deep
+        raise SettingsFault(f"{file}: not TOML that can be read") from None
 
 
 class _Variables(EnvSettingsSource):
@@ -206,9 +175,11 @@ class _Variables(EnvSettingsSource):
 
 
 def _as_variables(value: Any) -> Any:
-    """Marks every text of a nested dict."""
+    """Marks every text of nested tables and lists."""
     if isinstance(value, dict):
         return {name: _as_variables(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_variables(inner) for inner in value]
     return Variable(value) if isinstance(value, str) else value
 
 
@@ -228,7 +199,11 @@ def _place_of(error: SettingsError) -> str:
     return found[1] if found else f"a {PREFIX}* variable"
 
 
-def _line(place: tuple[int | str, ...], kind: str, text: str) -> str:
+def _printable(part: str) -> str:
+    return part if part.isprintable() else repr(part)
+
+
+def _lines(place: tuple[int | str, ...], kind: str, text: str) -> list[str]:
     said = WORDS.get(kind) or text.removeprefix("Value error, ").replace("Input should be ", "must be ")
-    where = ".".join(str(part) for part in place if part != "[key]")
-    return f"{where}: {said}" if where else said
+    where = ".".join(_printable(str(part)) for part in place if part != "[key]")
+    return [f"{where}: {line}" if where else line for line in said.split("\n")]

@@ -9,6 +9,17 @@ import pytest
 from tests.processes import Proxy, Simulator
 
 
+def pytest_configure() -> None:
+    """A developer's own OTEL_* would trace the tests' proxies."""
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        del os.environ[name]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is said of the whole run comes last."""
+    items.sort(key=lambda item: item.path.name == "test_secrets.py")
+
+
 @pytest.fixture(scope="session")
 def v2() -> Iterator[Simulator]:
     """A simulated v2 that accepts demo-key; nothing of it may be stopped."""
@@ -25,7 +36,7 @@ def proxy(v2: Simulator) -> Iterator[Proxy]:
     assert running.stop() == 0
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def need() -> Callable[[str], str]:
     """The path of a program that .ci/run installs. Without it a test skips, but never in CI."""
 

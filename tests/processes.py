@@ -1,5 +1,6 @@
 """Real processes for the tests: nox-proxy's own commands on free loopback ports."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,13 +10,35 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 ROOT = Path(__file__).parent.parent
 DEADLINE = 20.0
+
+
+sent: set[str] = set()
+"""Every key, user ID and device ID that `call` and `Wire` sent, where it is long enough to be told from a word."""
+proxies: "list[Proxy]" = []
+"""Every proxy that was started; `tests/test_secrets.py` reads what they said at the end."""
+
+_KEYS = re.compile(rb"(?im)^(?:x-api-key|authorization: *\w+) *:? *([!-~]+)")
+
+
+def note_secrets(body: bytes, headers: dict[str, str] | None = None) -> None:
+    """Takes down the secrets of a request; without `headers` `body` is the whole message."""
+    if headers is None:
+        head, _, body = body.partition(b"\r\n\r\n")
+    else:
+        head = "\n".join(f"{name}: {value}" for name, value in headers.items()).encode()
+    found = [key.decode("latin-1") for key in _KEYS.findall(head)]
+    with contextlib.suppress(ValueError, RecursionError):
+        asked = json.loads(body)
+        if isinstance(asked, dict):
+            devices = asked.get("device_ids")
+            found += [asked.get("manufacturer_user_id"), *(devices if isinstance(devices, list) else [])]
+    sent.update(secret for secret in found if isinstance(secret, str) and len(secret) >= 6)
 
 
 class Reply(NamedTuple):
@@ -39,6 +62,7 @@ def call(
 ) -> Reply:
     """One request on a connection of its own."""
     connection = HTTPConnection(address, timeout=DEADLINE)
+    note_secrets(body or b"", headers or {})
     try:
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
@@ -61,10 +85,11 @@ class Process:
     """A running nox-proxy command, with all it said; with `reads_log` off nobody reads its standard output."""
 
     reads_log = True
+    command = (sys.executable, "-m", "proxy")
 
     def __init__(self, *arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "proxy", *arguments],
+            [*self.command, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
@@ -154,7 +179,7 @@ class Simulator(Process):
         """Has every call to come meet a fault."""
         assert call(self.address, fault.encode(), method="PUT", path="/_simulator/fault").status == 204
 
-    @contextmanager
+    @contextlib.contextmanager
     def fault(self, name: str) -> Iterator[None]:
         """Has every call meet a fault, for a while."""
         self.order(name)
@@ -172,11 +197,28 @@ class Proxy(Process):
         env = {f"NOX_PROXY_{name}": value for name, value in own.items()}
         super().__init__("serve", *arguments, env=env, cwd=cwd)
         self.address, self.admin = self.find(r"listening on http://(\S+), admin on http://(\S+),")
+        self.last_exposition = ""
+        proxies.append(self)
+
+    def stop(self) -> int:
+        """SIGTERM, after a last look at the metrics; returns the exit status."""
+        with contextlib.suppress(OSError, HTTPException):
+            self.last_exposition = self.exposition()
+        return super().stop()
+
+    def said(self) -> str:
+        """Both its logs, and its metrics as they are or were at the end."""
+        if self.popen.poll() is None:
+            self.last_exposition = self.exposition()
+        return "\n".join((*self.out, *self.err, self.last_exposition))
+
+    def exposition(self) -> str:
+        """The metrics as text."""
+        return call(self.admin, method="GET", path="/metrics").body.decode()
 
     def metrics(self) -> dict[str, float]:
         """Every sample by its name and labels, as written."""
-        text = call(self.admin, method="GET", path="/metrics").body.decode()
-        lines = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+        lines = (line.rsplit(" ", 1) for line in self.exposition().splitlines() if line and not line.startswith("#"))
         return {name: float(value) for name, value in lines}
 
 
@@ -236,6 +278,7 @@ class Wire:
         self._socket.close()
 
     def send(self, data: bytes) -> None:
+        note_secrets(data)
         self._socket.sendall(data)
 
     def half_close(self) -> None:
@@ -256,6 +299,9 @@ class Wire:
         while piece := self._socket.recv(65_536):
             data += piece
         return data
+
+    def close(self) -> None:
+        self._socket.close()
 
     def is_closed(self) -> bool:
         """Whether the proxy closes the connection, with nothing more said."""

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy.demo import STEPS, Demo
+from proxy.demo.play import Demo
+from proxy.demo.steps import STEPS
+from proxy.setting_sections import BrownoutSettings, DeprecationSettings
 from proxy.settings import Settings
-from tests.processes import ROOT, Proxy, Simulator, call
+from tests.processes import ROOT, Proxy, Simulator, call, eventually
 
 README = (ROOT / "README.md").read_text()
 
@@ -28,7 +30,7 @@ def test_the_demo_keeps_every_promise() -> None:
 
 
 def test_the_demo_says_when_a_promise_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.demo.STEPS", (STEPS[0]._replace(status=200), STEPS[2]._replace(error_code="other")))
+    monkeypatch.setattr("proxy.demo.play.STEPS", (STEPS[0]._replace(status=200), STEPS[2]._replace(error_code="other")))
     with Demo() as running:
         assert [played.as_promised for played in running.play()] == [False, False]
 
@@ -62,6 +64,20 @@ def test_a_demo_that_is_ended_leaves_no_process_behind() -> None:
         os.killpg(demo.pid, 0)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_nor_does_one_that_is_ended_as_it_starts(number: signal.Signals) -> None:
+    """Its first child is there, and has not yet said where it listens."""
+    demo = subprocess.Popen(
+        [ROOT / ".venv/bin/nox-proxy", "demo"], stdout=subprocess.DEVNULL, cwd=ROOT, start_new_session=True
+    )
+    children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children")
+    assert eventually(lambda: bool(children.read_text()))
+    demo.send_signal(number)
+    assert demo.wait(20) == 130
+    with pytest.raises(ProcessLookupError):
+        os.killpg(demo.pid, 0)
+
+
 def block(marker: str) -> str:
     found = re.search(rf"<!-- {marker}[^>]*-->\n```\w+\n(.*?)```", README, re.DOTALL)
     assert found, marker
@@ -76,6 +92,9 @@ def test_the_readme_shows_the_demos_real_output() -> None:
 
     def still(text: str) -> list[str]:
         text = re.sub(r'"timestamp":\d+', '"timestamp":0', text)
+        text = re.sub(r"\d\d:\d\d:\d\d UTC", "00:00:00 UTC", text)
+        text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:0", text)
+        text = re.sub(r"retry-after: \d+", "retry-after: 0", text)
         return re.sub(r"nox_[0-9a-f]{32}", "nox_0", text).splitlines()
 
     lines = still(real)
@@ -93,11 +112,13 @@ def test_the_readme_shows_the_defaults() -> None:
     named = set(re.findall(r"^(?:# )?(\w+) =", block("settings"), re.MULTILINE))
     nested = {"url", "connect_timeout", "timeout", "max_connections", "keepalive_expiry", "transport", "ca_file"}
     tables = {"upstreams", "changes", "manufacturers"}
-    assert named == {*Settings.model_fields} - tables | nested | {"device_ids", "keys_sha256"}
+    deprecation = {*DeprecationSettings.model_fields, *BrownoutSettings.model_fields} - {"brownouts"}
+    assert named == {*Settings.model_fields} - tables | nested | deprecation | {"device_ids", "keys_sha256"}
 
 
 def test_the_readmes_commands(tmp_path: Path) -> None:
     """Each command line of the section "Run it" and of the operations, on free ports."""
+    assert "./deploy/venv otel" in README
     for line in ("check --config nox-proxy.toml", "serve --config nox-proxy.toml", "simulate v2 --listen", "hash-key"):
         assert f".venv/bin/nox-proxy {line}" in README
     command = str(ROOT / ".venv/bin/nox-proxy")
@@ -156,3 +177,5 @@ def test_an_environment_made_from_the_lock_is_enough(tmp_path: Path) -> None:
     again = subprocess.run(["./deploy/venv"], cwd=copy, capture_output=True, text=True, timeout=60, check=True)
     assert again.stderr == ""
     assert not (copy / ".venv/deploy/requirements-dev.txt").exists()
+    subprocess.run(["./deploy/venv", "otel"], cwd=copy, capture_output=True, timeout=300, check=True)
+    subprocess.run([".venv/bin/python", "-c", "import proxy.telemetry.spans"], cwd=copy, check=True)

@@ -194,6 +194,7 @@ def test_of_v2s_headers_only_the_limits_come_through(each: Proxy, canned: Canned
     )
     reply = call(each.address, GOOD, {**JSON, "x-request-id": "mine"})
     assert reply.headers.pop("date")
+    assert reply.headers.pop("link").startswith("<https://docs.nox.energy>; ")
     assert reply.headers == {
         "content-type": "application/json",
         "content-length": str(len(reply.body)),

@@ -2,19 +2,23 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
 import pytest
 
 from proxy.contract.changes import CHANGES
 from proxy.contract.envelope import ErrorTranslator
-from proxy.contract.messages import Field, Request, gather
+from proxy.contract.messages import Field, Request, Response, gather
 from proxy.pipeline import Endpoint, Pipeline
+from proxy.policy.deprecation import Deprecation
 from proxy.policy.manufacturers import Manufacturers
-from proxy.telemetry import Telemetry
+from proxy.telemetry import series as names
+from proxy.telemetry.block import Block
+from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.sinks import Telemetry
 from proxy.wire.connection import Answer
 from proxy.wire.headers import ToUpstream
-from proxy.wire.upstream import Upstream
+from proxy.wire.upstream import Sender, Upstream
 
 
 class Buggy:
@@ -23,18 +27,22 @@ class Buggy:
     async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:
         raise KeyError(method, path, lines, body)
 
+    def connections(self) -> None: ...
+
     async def aclose(self) -> None: ...
 
 
-def test_a_bug_answers_v1s_500_with_the_request_id(caplog: pytest.LogCaptureFixture) -> None:
+def answered(sender: Sender, telemetry: Telemetry) -> Coroutine[None, None, Response]:
+    """One good call, by a sender."""
     change = CHANGES[0]
-    endpoint = Endpoint(change, {"device_ids": "echo"}, ErrorTranslator(change.renamed, {}))
-    lines: list[bytes] = []
+    schedule = Deprecation(documentation="https://docs.example", successor="https://v2.example")
+    endpoint = Endpoint(change, {"device_ids": "echo"}, ErrorTranslator(change.renamed, {}), schedule)
     pipeline = Pipeline(
         dict.fromkeys(change.v1_paths, endpoint),
-        Upstream("v2", Buggy()),
+        Upstream("v2", sender),
         ToUpstream(()),
-        Telemetry(Manufacturers({}), lines.append),
+        Manufacturers({}),
+        telemetry,
         max_body_bytes=1_000,
         now=lambda: 1_700_000_000.0,
     )
@@ -43,8 +51,33 @@ def test_a_bug_answers_v1s_500_with_the_request_id(caplog: pytest.LogCaptureFixt
         return b'{"manufacturer_user_id": "secret-user"}'
 
     fields = gather([(b"x-api-key", b"secret-key"), (b"x-request-id", b"id-1")])
+    return pipeline.answer(Request("POST", b"/manufacturers/nox", fields), read_body)
+
+
+class Cut:
+    """A sender whose call the drain ends."""
+
+    async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:  # noqa: ARG002
+        raise asyncio.CancelledError
+
+    def connections(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+def test_a_call_that_the_drain_cuts_short_is_no_answer_of_v2s() -> None:
+    block = Block()
+    response = asyncio.run(answered(Cut(), Telemetry(Metrics(block), None)))
+    assert response.status == 503
+    counts = {key: cells[0] for key, cells in block.values()}
+    assert counts[names.FAILURES.name, ("v2", "proxy_internal_error")] == 1
+    assert (names.LAST_ANSWER.name, ("v2",)) not in counts
+
+
+def test_a_bug_answers_v1s_500_with_the_request_id(caplog: pytest.LogCaptureFixture) -> None:
+    lines: list[bytes] = []
     with caplog.at_level(logging.ERROR):
-        response = asyncio.run(pipeline.answer(Request("POST", b"/manufacturers/nox", fields), read_body))
+        response = asyncio.run(answered(Buggy(), Telemetry(Metrics(Block()), lines.append)))
     assert response.status == 500
     assert response.body == (
         b'{"success":false,"timestamp":1700000000,"error":"Internal server error",'

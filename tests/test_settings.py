@@ -29,6 +29,7 @@ def test_the_defaults() -> None:
     v2 = settings.upstreams.v2
     assert settings.listen == ("127.0.0.1", 8080)
     assert settings.admin_listen == ("127.0.0.1", 9464)
+    assert settings.workers == 1
     assert settings.max_body_bytes == settings.max_response_bytes == 1_048_576
     assert settings.max_header_bytes == 32_768
     assert settings.keepalive_timeout == 75
@@ -134,6 +135,11 @@ def test_a_file_then_the_variables(written: Path, monkeypatch: pytest.MonkeyPatc
         ("[upstreams.v2]\nurl = 'http://a..b:1'", "upstreams.v2.url: "),
         ("[upstreams.v2]\nca_file = '/nope.pem'", "upstreams.v2.ca_file: no certificates to read: No such file"),
         ("[upstreams.v2]\nca_file = 'pyproject.toml'", "upstreams.v2.ca_file: no certificates to read: "),
+        ("workers = 0", "workers: must be greater than 0"),
+        ("workers = -1", "workers: must be greater than 0"),
+        ("workers = 1.5", "workers: must be a whole number"),
+        ("workers = true", "workers: must be a whole number"),
+        ("workers = '2'", "workers: must be a whole number"),
         ("x = ", "Invalid value"),
     ],
 )
@@ -157,9 +163,21 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert faults(binary) == (f"{binary}: not UTF-8",)
 
 
+@pytest.mark.parametrize("toml", ["workers = " + "1" * 5_000, "trusted_proxies = " + "[" * 3_000])
+def test_a_file_that_is_too_much_for_its_parser(written: Path, toml: str) -> None:
+    written.write_text(toml)
+    assert faults(written) == (f"{written}: not TOML that can be read",)
+
+
+def test_a_fault_is_one_line_without_control_characters(written: Path) -> None:
+    written.write_text('[manufacturers."a\\nb\\u001b[31m"]')
+    assert faults(written) == ("manufacturers.'a\\nb\\x1b[31m': a name is printable characters",)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "line"),
     [
+        ("NOX_PROXY_MANUFACTURERS", "[" * 100_000, "a NOX_PROXY_* variable: nested too deep"),
         ("NOX_PROXY_LISTN", "x", "NOX_PROXY_LISTN: unknown setting"),
         ("NOX_PROXY_UPSTREAMS__V2__URLL", "x", "upstreams.v2.urll: unknown setting"),
         ("NOX_PROXY_MAX_BODY_BYTES__X", "1", "NOX_PROXY_MAX_BODY_BYTES__X: unknown setting"),

@@ -10,6 +10,9 @@
     │   │   ├── MissingApiKey                   missing_api_key
     │   │   ├── ConflictingApiKeys              conflicting_api_keys
     │   │   └── InvalidApiKey                   invalid_api_key
+    │   ├── EndpointGone                410                                   http_request_denied
+    │   │   ├── EndpointSunset                  endpoint_sunset
+    │   │   └── EndpointBrownout                endpoint_brownout
     │   ├── PayloadTooLarge             413     payload_too_large
     │   ├── UnsupportedMediaType        415     unsupported_media_type
     │   ├── InvalidJson                 400     invalid_json
@@ -42,7 +45,7 @@ class ProxyError(Exception):
     text: str
     reason: str
     """The error's type in `Proxy-Status`, and its reason on the metrics."""
-    fields: ClassVar[tuple[Field, ...]] = ()
+    fields: tuple[Field, ...] = ()
     """Header lines that belong to the status."""
     closes: ClassVar[bool] = False
     """True where the caller's message cannot be told from what may follow it."""
@@ -108,6 +111,29 @@ class InvalidApiKey(CredentialError):
     """Admission 7."""
 
     error_code, text = "invalid_api_key", "Invalid API key"
+
+
+class EndpointGone(CallerError):
+    """Admission 8: the deprecated endpoint's schedule refuses the call."""
+
+    status, reason = 410, "http_request_denied"
+
+
+class EndpointSunset(EndpointGone):
+    """Switched off for good."""
+
+    error_code, text = "endpoint_sunset", "This endpoint is switched off; the Link header names its successor"
+
+
+class EndpointBrownout(EndpointGone):
+    """Switched off for `seconds` more, as a warning of the end."""
+
+    error_code = "endpoint_brownout"
+    text = "This endpoint is deprecated and switched off for a while; the Link header names its successor"
+
+    def __init__(self, seconds: int) -> None:
+        self.fields = ((b"retry-after", b"%d" % seconds),)
+        super().__init__()
 
 
 class PayloadTooLarge(CallerError):

@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from proxy.simulator.faults import Fault, parse_fault
-from proxy.wire.server import ServerProtocol
+from proxy.wire.protocol import ServerProtocol
 
 DEMO_KEY = "demo-key"
 

@@ -66,8 +66,10 @@ class ToUpstream:
     def __init__(self, trusted: Networks) -> None:
         self._trusts = lru_cache(maxsize=1024)(lambda client: _is_among(client, trusted))
 
-    def __call__(self, request: Request, key: bytes, request_id: bytes, body: bytes) -> list[Field]:
-        """All lines but Host, which is the upstream's own (contract, "To v2")."""
+    def __call__(
+        self, request: Request, key: bytes, request_id: bytes, body: bytes, trace: Iterable[Field] | None = None
+    ) -> list[Field]:
+        """All lines but Host, which is the upstream's own (contract, "To v2"). `trace`: instead of the caller's."""
         fields = request.fields
         lines = [
             (b"x-api-key", key),
@@ -80,7 +82,7 @@ class ToUpstream:
             (b"x-request-id", request_id),
         ]
         lines += self._forwarding(request)
-        lines += _trace(fields)
+        lines += trace_context(fields) if trace is None else trace
         if (idempotency_key := _valid(fields, b"idempotency-key")) is not None:
             lines.append((b"idempotency-key", idempotency_key))
         return lines
@@ -103,7 +105,7 @@ def _is_among(client: str, networks: Networks) -> bool:
     return any(address in network for network in networks)
 
 
-def _trace(fields: Fields) -> Iterator[Field]:
+def trace_context(fields: Fields) -> Iterator[Field]:
     """`traceparent` and `tracestate` as they came, if valid (W3C Trace Context, sections 3.2 and 3.3)."""
     parent = _single(fields, b"traceparent")
     if not parent or not _TRACEPARENT.fullmatch(parent):

@@ -38,6 +38,13 @@ class Limits(NamedTuple):
     max_response_bytes: int = 1_048_576
 
 
+class Connections(NamedTuple):
+    """Open connections: with a call on them (or being made for one), and without."""
+
+    active: int
+    idle: int
+
+
 class Pool:
     """Connections by origin. `tls` verifies certificates; there is no way to turn that off."""
 
@@ -70,6 +77,11 @@ class Pool:
                 lane.put_back(connection, loop.time())
         finally:
             lane.give_slot()
+
+    def connections(self) -> Connections:
+        """Of all origins, now."""
+        lanes = self._lanes.values()
+        return Connections(sum(lane.active for lane in lanes), sum(lane.idle for lane in lanes))
 
     async def aclose(self) -> None:
         """Closes the idle connections; those at work close with their exchange."""
@@ -108,16 +120,25 @@ class _Lane:
     """The slots and idle connections of one origin. The last one used is the first one taken."""
 
     def __init__(self, slots: int, expiry: float) -> None:
+        self.active = 0
         self._slots = asyncio.Semaphore(slots)
         self._expiry = expiry
         self._idle: deque[Connection] = deque()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
     async def take_slot(self, until: float) -> None:
         if not self._slots.locked():
             await self._slots.acquire()  # returns at once
-            return
+        else:
+            await self._wait_for_slot(until)
+        self.active += 1
+
+    async def _wait_for_slot(self, until: float) -> None:
         try:
             async with asyncio.timeout_at(until):
                 await self._slots.acquire()
@@ -125,6 +146,7 @@ class _Lane:
             raise httpx.PoolTimeout("no connection came free in time") from None
 
     def give_slot(self) -> None:
+        self.active -= 1
         self._slots.release()
 
     def take_idle(self, now: float) -> Connection | None:

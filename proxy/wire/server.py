@@ -1,214 +1,45 @@
-"""The servers: uvicorn with a protocol class of ours, one loop, a drain.
-
-The protocol class is where HTTP itself is judged (contract, admission 1), before there is a request: what it
-refuses gets a v1 envelope too, and the connection is closed.
-"""
+"""The servers: uvicorn with our protocol class, one loop, a drain."""
 
 import asyncio
 import contextlib
 import math
-import re
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
-import httptools
 import uvicorn
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from proxy.contract.errors import CallerError, HeadersTooLarge, MalformedMessage
-from proxy.contract.messages import Field, Response
 from proxy.wire.headers import authority
+from proxy.wire.protocol import Refuse, ServerProtocol, refuse_plainly
 
-_HOST = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d*)?")
-"""RFC 3986, section 3.2.2, without the comma, which would read as two hosts in x-forwarded-host."""
-
-
-MALFORMED = "malformed"
-"""In a scope's `state` once the rest of the request's body can no longer be told."""
-
-Refuse = Callable[[CallerError], Response]
-"""Answers for a message that is no request, and counts it."""
-
-
-def refuse_plainly(error: CallerError) -> Response:
-    """For servers that have no callers to count."""
-    body = f"{error.text}\n".encode()
-    return Response(error.status, ((b"content-length", b"%d" % len(body)),), body)
-
-
-class ServerProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 on httptools, stricter by what llhttp lets pass.
-
-    A malformed head is answered here, after the answers that earlier requests of the connection are owed. A
-    malformed body is its own request's to answer, so that a request never has two answers.
-    """
-
-    max_header_bytes = 32_768
-    refuse: Refuse = staticmethod(refuse_plainly)
-
-    _running: RequestResponseCycle | None = None
-    _packet = 0
-    _head_open = False
-    _head_began_here = False
-    _head_spilled = 0
-    _bodiless = 0
-    _refusal: CallerError | None = None
-    _last_word = b""
-
-    def data_received(self, data: bytes) -> None:
-        self._packet = len(data)
-        self._bodiless += self._packet
-        self._head_began_here = False
-        self._unset_keepalive_if_required()
-        while data:
-            data = self._feed(data)
-        if self._head_open and not self._head_began_here:
-            self._head_spilled += self._packet
-            if self._head_spilled > self.max_header_bytes:
-                self._end(HeadersTooLarge())
-        elif self._is_in_body() and self._bodiless > self._packet + self.max_header_bytes:
-            self._end(MalformedMessage())  # a trailer or a chunk extension that goes on and on
-
-    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it
-        """Whether the connection stays open to answer: a caller may close its side after its last request.
-
-        RFC 9112, section 9.6.
-        """
-        if not self._is_busy() or self._is_in_body():
-            return False
-        self.cycle.keep_alive = False
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        # uvicorn tells the newest request only; with pipelining an earlier one may be running.
-        if self._running is not None:
-            self._running.disconnected = True
-            self._running.message_event.set()
-        super().connection_lost(exc)
-
-    def _feed(self, data: bytes) -> bytes:
-        """Parses; returns what has to be parsed anew."""
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            return self._decline_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self._end(self._refusal or MalformedMessage())
-        return b""
-
-    # httptools' callbacks; what they raise ends the parsing
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_open = self._head_began_here = True
-        self._head_spilled = 0
-        self._bodiless = self._packet
-        self._hosts: list[bytes] = []
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._head_open:
-            return  # RFC 9110, section 6.5.1: a trailer is no header
-        value = value.rstrip(b" \t")  # RFC 9110, section 5.5: white space around a value is none of it
-        super().on_header(name, value)
-        if self.headers[-1][0] == b"host":
-            self._hosts.append(value)
-
-    def on_headers_complete(self) -> None:
-        # One packet bounds the head that began and ended in it, so most heads need no counting.
-        may_exceed = self._packet > self.max_header_bytes or not self._head_began_here
-        if may_exceed and self._head_bytes() > self.max_header_bytes:
-            self._refusal = HeadersTooLarge()
-            raise ValueError("header block too large")
-        # RFC 9112, section 3.2: a server MUST answer 400 to a missing, repeated or invalid Host.
-        if len(self._hosts) != 1 and (self._hosts or self.parser.get_http_version() == "1.1"):
-            raise ValueError("not exactly one Host")
-        if self._hosts and not _HOST.fullmatch(self._hosts[0]):
-            raise ValueError("not a valid Host")
-        if self.parser.get_http_version() not in ("1.1", "1.0"):
-            raise ValueError("not a version that we speak")
-        if not self.parser.should_upgrade():
-            self._head_open = False
-            super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        self._bodiless = 0
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
-
-    # uvicorn's requests, one at a time
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self._last_word and not self._is_busy() and not self.transport.is_closing():
-            self.transport.write(self._last_word)
-            self.transport.close()
-
-    def _is_busy(self) -> bool:
-        return self._running is not None and not self._running.response_complete
-
-    def _is_in_body(self) -> bool:
-        """Whether the newest request's body is not whole yet, and still wanted."""
-        return self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete
-
-    def _decline_upgrade(self, rest: bytes) -> bytes:
-        """The request without its Upgrade (RFC 9110, section 7.8), for llhttp leaves the body unread.
-
-        Java's HttpClient offers h2c on the first call of every plain connection. CONNECT has no such reading.
-        """
-        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
-        if method == b"CONNECT":
-            self._end(MalformedMessage())
-            return b""
-        self.parser = httptools.HttpRequestParser(self)
-        kept = (b"%s: %s" % line for line in self.headers if line[0] != b"upgrade")
-        return b"\r\n".join([b"%s %s HTTP/%s" % (method, self.url, version), *kept, b"", rest])
-
-    def _head_bytes(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-
-    def _end(self, error: CallerError) -> None:
-        """Takes no further request from this connection."""
-        if self._last_word or self.transport.is_closing():
-            return
-        self.flow.pause_reading()
-        if self._is_in_body():
-            self.cycle.scope["state"][MALFORMED] = True
-            self.cycle.message_event.set()
-            return
-        self._last_word = _written(self.refuse(error), self.server_state.default_headers)
-        if not self._is_busy():
-            self.transport.write(self._last_word)
-            self.transport.close()
-
-
-def _written(response: Response, defaults: Sequence[Field]) -> bytes:
-    lines = (*defaults, *response.fields, (b"connection", b"close"))
-    head = b"".join(name + b": " + value + b"\r\n" for name, value in lines)
-    return STATUS_LINE[response.status] + head + b"\r\n" + response.body
-
+OPERATORS = (signal.SIGTERM, signal.SIGINT)
+"""The signals by which an operator stops a process."""
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI app: Starlette's type for it and uvicorn's differ in words only."""
 
 
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises OSError where that cannot be."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=2048)
+    listener.setblocking(False)
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """`host:port` as bound."""
+    return authority(*listener.getsockname()[:2])
+
+
 class Server:
-    """One app on one listening socket, bound when it is made. Raises OSError where that cannot be."""
+    """One app on one listening socket."""
 
     def __init__(
         self,
         app: App,
-        host: str,
-        port: int,
+        listener: socket.socket,
         *,
         protocol: type[ServerProtocol] = ServerProtocol,
         refuse: Refuse = refuse_plainly,
@@ -216,7 +47,7 @@ class Server:
         keepalive_timeout: float = 75.0,
         drain_seconds: float = 20.0,
     ) -> None:
-        self._socket = _bind(host, port)
+        self._listener = listener
         config = uvicorn.Config(
             app,
             http=type("Protocol", (protocol,), {"max_header_bytes": max_header_bytes, "refuse": staticmethod(refuse)}),
@@ -231,23 +62,21 @@ class Server:
         )
         self._uvicorn = _Uvicorn(config)
 
-    @property
-    def address(self) -> str:
-        """`host:port` as bound, the port chosen where 0 was asked for."""
-        return authority(*self._socket.getsockname()[:2])
-
     async def run(self) -> None:
-        """Serves until `stop()`, then drains."""
-        await self._uvicorn.serve(sockets=[self._socket])
+        """Serves until it has drained."""
+        await self._uvicorn.serve(sockets=[self._listener])
 
     async def started(self) -> None:
         """Returns once connections are accepted."""
         await self._uvicorn.has_started.wait()
 
-    def stop(self) -> None:
-        """Stops accepting and finishes what runs. A second call ends at once."""
-        self._uvicorn.force_exit = self._uvicorn.should_exit
+    def drain(self) -> None:
+        """Stops accepting and finishes what runs."""
         self._uvicorn.should_exit = True
+
+    def end(self) -> None:
+        """Ends at once."""
+        self._uvicorn.should_exit = self._uvicorn.force_exit = True
 
 
 class _Uvicorn(uvicorn.Server):
@@ -266,32 +95,44 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-async def run_servers(
-    first: Server, others: Sequence[Server], *, on_started: Callable[[], None], on_stop: Callable[[], None]
-) -> None:
-    """Runs until SIGTERM or SIGINT. The others (the admin side) answer until the first has drained."""
+Obey = Callable[[Callable[[], None], Callable[[], None]], None]
+"""Has the running loop call the first function to drain, the second to end at once."""
 
-    def stop() -> None:
-        on_stop()
-        first.stop()
 
+def obey_operator(drain: Callable[[], None], end: Callable[[], None]) -> None:
+    """The first SIGTERM or SIGINT drains, a second ends."""
+    first = iter((drain,))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    for number in OPERATORS:
+        loop.add_signal_handler(number, lambda: next(first, end)())
+
+
+async def run_servers(
+    first: Server,
+    others: Sequence[Server] = (),
+    *,
+    obey: Obey = obey_operator,
+    on_started: Callable[[], None] = lambda: None,
+    on_stop: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs until it is told to stop. The others (the admin side) answer until the first has drained."""
+    stopped = False
+
+    def drain() -> None:
+        nonlocal stopped
+        stopped = True
+        on_stop()
+        first.drain()
+
+    obey(drain, first.end)
     async with asyncio.TaskGroup() as tasks:
         for server in others:
             tasks.create_task(server.run())
         main = tasks.create_task(first.run())
         for server in (first, *others):
             await server.started()
-        on_started()
+        if not stopped:
+            on_started()
         await main
         for server in others:
-            server.stop()
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=2048)
-    listener.setblocking(False)
-    return listener
+            server.drain()

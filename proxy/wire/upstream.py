@@ -18,7 +18,7 @@ from proxy.contract.errors import (
 )
 from proxy.contract.messages import Field
 from proxy.wire.connection import Answer, Disconnected, ResponseTooLarge
-from proxy.wire.pool import Limits, Pool
+from proxy.wire.pool import Connections, Limits, Pool
 from proxy.wire.transport import TransportName, origin_of, tls_context, write_message
 
 
@@ -27,6 +27,9 @@ class Sender(Protocol):
 
     async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:
         """Raises httpx.TransportError."""
+
+    def connections(self) -> Connections | None:
+        """How many are open; None where that cannot be told."""
 
     async def aclose(self) -> None: ...
 
@@ -44,6 +47,9 @@ class PoolSender:
     async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:
         message = write_message(method.encode(), self._base + path.encode(), (self._host, *lines), body)
         return await self._pool.exchange(self._origin, message, without_body=method == "HEAD")
+
+    def connections(self) -> Connections:
+        return self._pool.connections()
 
     async def aclose(self) -> None:
         await self._pool.aclose()
@@ -78,6 +84,9 @@ class HttpxSender:
                 return await self._exchange(request)
         except TimeoutError as error:
             raise httpx.ReadTimeout("no whole answer within the deadline") from error
+
+    def connections(self) -> None:
+        """An httpx transport does not say."""
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -131,6 +140,10 @@ class Upstream:
         if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in answer.fields):
             raise InvalidUpstreamResponse(reason="http_response_content_coding")
         return answer
+
+    def connections(self) -> Connections | None:
+        """How many are open; None where that cannot be told."""
+        return self._sender.connections()
 
     async def aclose(self) -> None:
         """Closes its connections."""

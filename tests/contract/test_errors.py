@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from proxy.contract import errors
-from proxy.contract.errors import ProxyError, UnmappedFieldRefused
+from proxy.contract.errors import EndpointBrownout, ProxyError, UnmappedFieldRefused
 
 
 def below(kind: type[ProxyError]) -> Iterator[type[ProxyError]]:
@@ -19,7 +19,9 @@ LEAVES = [kind for kind in below(ProxyError) if not kind.__subclasses__()]
 
 
 def made(kind: type[ProxyError]) -> ProxyError:
-    return UnmappedFieldRefused("device_ids") if kind is UnmappedFieldRefused else kind()
+    if kind is UnmappedFieldRefused:
+        return UnmappedFieldRefused("device_ids")
+    return EndpointBrownout(60) if kind is EndpointBrownout else kind()
 
 
 @pytest.mark.parametrize("kind", LEAVES)

@@ -121,6 +121,11 @@ def test_credentials(version: str, schemes: set[str]) -> None:
     assert all(len(way) == 1 for way in operation(version)["security"])
 
 
+def test_the_deprecation_headers_stand_on_every_answer() -> None:
+    for status, answer in operation("v1")["responses"].items():
+        assert {"Deprecation", "Sunset", "Link"} <= set(answer["headers"]), status
+
+
 def refusals(under: type[errors.ProxyError] = errors.ProxyError) -> Iterator[type[errors.ProxyError]]:
     for error in under.__subclasses__():
         if not error.__subclasses__():

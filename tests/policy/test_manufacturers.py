@@ -1,22 +1,13 @@
-"""Who a key belongs to; nobody outside can add a name."""
+"""Whose key it is."""
 
 import pytest
 
+from proxy.policy.credentials import digest
 from proxy.policy.manufacturers import Manufacturers
 
-KNOWN = Manufacturers({"acme": ["aa" * 32, "BB" * 32], "zenith": ["cc" * 32]})
+KNOWN = Manufacturers({"acme": [digest(b"a1"), digest(b"a2")], "bolt": [digest(b"b")], "idle": []})
 
 
-@pytest.mark.parametrize(
-    ("digest", "accepted", "name"),
-    [
-        ("aa" * 32, True, "acme"),
-        ("bb" * 32, True, "acme"),
-        ("cc" * 32, False, "zenith"),
-        ("dd" * 32, True, "unregistered"),
-        ("dd" * 32, False, "unauthenticated"),
-        (None, False, "unauthenticated"),
-    ],
-)
-def test_name(digest: str | None, accepted: bool, name: str) -> None:
-    assert KNOWN.name(digest, accepted=accepted) == name
+@pytest.mark.parametrize(("key", "name"), [(b"a1", "acme"), (b"a2", "acme"), (b"b", "bolt"), (b"x", None), (b"", None)])
+def test_whose_key_it_is(key: bytes, name: str | None) -> None:
+    assert KNOWN.listed(digest(key)) == name

@@ -1,87 +1,28 @@
-"""One Exchange, and what Prometheus and the log line make of it."""
+"""The access log: a line an exchange, and lines to a reader of any speed."""
 
 import asyncio
 import contextlib
+import fcntl
 import json
-import logging
 import os
 import re
 import select
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from proxy.policy.credentials import Credential, digest
-from proxy.policy.manufacturers import Manufacturers
-from proxy.telemetry import MAX_WAITING_LINES, Exchange, LineWriter, Telemetry
-from tests.processes import Proxy, Simulator, Wire, call
+from proxy.policy.credentials import digest
+from proxy.telemetry.access_log import MAX_WAITING_LINES, LineWriter, write_line
+from proxy.telemetry.exchange import Exchange
+from tests.processes import Proxy, Simulator, call
 from tests.test_admission import GOOD, JSON
-
-KEY = Credential(b"k", "authorization", digest(b"k"))
-
-
-def exposed(telemetry: Telemetry) -> list[str]:
-    text = telemetry.exposition("")[0].decode()
-    return [
-        line for line in text.splitlines() if not line.startswith("#") and "bucket" not in line and "sum" not in line
-    ]
 
 
 def test_an_exchange_is_crashed_until_it_becomes_another() -> None:
-    lines: list[bytes] = []
-    telemetry = Telemetry(Manufacturers({}), lines.append)
-    telemetry.begin()
-    telemetry.finish(Exchange(b"id-1"))
-    (line,) = map(json.loads, lines)
-    assert (line["error_code"], line["status"]) == ("crashed", 500)
-
-
-def test_the_series_of_one_call() -> None:
-    telemetry = Telemetry(Manufacturers({"acme": [KEY.digest]}), None)
-    telemetry.begin()
-    exchange = Exchange(b"id-1", endpoint="connect_nox_user", credential=KEY, key_accepted=True, upstream="v2")
-    exchange.upstream_seconds, exchange.upstream_failure = 0.5, "dns_error"
-    exchange.unmapped, exchange.drifted = ("device_ids",), True
-    exchange.status, exchange.outcome = 201, "answered"
-    telemetry.finish(exchange)
-    assert sorted(exposed(telemetry)) == sorted(
-        [
-            "nox_proxy_requests_in_progress 0.0",
-            'nox_proxy_requests_total{endpoint="connect_nox_user",manufacturer="acme",status="201",upstream="v2"} 1.0',
-            'nox_proxy_request_duration_seconds_count{endpoint="connect_nox_user",upstream="v2"} 1.0',
-            'nox_proxy_upstream_duration_seconds_count{upstream="v2"} 1.0',
-            'nox_proxy_upstream_failures_total{reason="dns_error",upstream="v2"} 1.0',
-            'nox_proxy_upstream_drift_total{kind="unknown_field",upstream="v2"} 1.0',
-            'nox_proxy_unmapped_fields_total{endpoint="connect_nox_user",field="device_ids",manufacturer="acme"} 1.0',
-            'nox_proxy_credential_scheme_total{manufacturer="acme",scheme="authorization"} 1.0',
-            'nox_proxy_build_info{version="0.1.0"} 1.0',
-        ]
-    )
-
-
-@pytest.mark.parametrize(
-    ("accept", "content_type"),
-    [
-        ("", "text/plain; version=0.0.4; charset=utf-8"),
-        ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
-    ],
-)
-def test_openmetrics_where_it_is_asked_for(accept: str, content_type: str) -> None:
-    body, said = Telemetry(Manufacturers({}), None).exposition(accept)
-    assert said.startswith(content_type)
-    assert b"_created" not in body
-
-
-def test_a_bug_is_logged_where_it_arose_and_not_in_its_words(caplog: pytest.LogCaptureFixture) -> None:
-    def stumble(user: str) -> None:
-        raise KeyError(user)
-
-    with caplog.at_level(logging.ERROR), pytest.raises(KeyError) as caught:
-        stumble("-".join(["secret", "user"]))
-    Telemetry(Manufacturers({}), None).crash(Exchange(b"id-1"), caught.value)
-    assert "request id-1 crashed: KeyError" in caplog.text
-    assert "in stumble" in caplog.text
-    assert "secret-user" not in caplog.text
+    line = json.loads(write_line(Exchange(b"id-1"), 0.5))
+    assert (line["error_code"], line["status"], line["seconds"]) == ("crashed", 500, 0.5)
 
 
 @pytest.fixture
@@ -158,6 +99,33 @@ def test_a_line_that_fits_no_write_is_cut(pipe: tuple[int, int]) -> None:
     assert os.read(pipe[0], 65_536) == b"x" * (select.PIPE_BUF - 1) + b"\nnext\n"
 
 
+def test_processes_that_share_a_reader_take_turns(pipe: tuple[int, int], tmp_path: Path) -> None:
+    """While another has the turn nothing is written; its death gives the turn on, and the lines come."""
+    turns = os.open(tmp_path / "turns", os.O_RDWR | os.O_CREAT)
+    taken, release = os.pipe(), os.pipe()
+    other = os.fork()
+    if not other:
+        fcntl.lockf(turns, fcntl.LOCK_EX)
+        os.write(taken[1], b".")
+        os.read(release[0], 1)
+        os._exit(0)
+    os.read(taken[0], 1)
+
+    async def write() -> None:
+        writer(b"mine")
+        await asyncio.sleep(0)
+
+    writer = LineWriter(pipe[1], turns)
+    asyncio.run(write())
+    assert not select.select([pipe[0]], [], [], 0)[0]
+    os.kill(other, signal.SIGKILL)
+    os.waitpid(other, 0)
+    writer.flush()
+    assert os.read(pipe[0], 100) == b"mine\n"
+    for descriptor in (turns, *taken, *release):
+        os.close(descriptor)
+
+
 def test_a_reader_that_is_gone_costs_the_lines_alone(pipe: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
     async def write() -> None:
         for line in (b"1", b"2", b"3"):
@@ -196,30 +164,3 @@ def test_the_line_of_a_call(registered: Proxy) -> None:
     assert (second["endpoint"], second["manufacturer"], second["key"]) == ("unmatched", "unauthenticated", None)
     assert (second["upstream"], second["upstream_seconds"]) == ("none", None)
     assert (second["status"], second["error_code"]) == (404, "not_found")
-
-
-def test_no_caller_can_add_a_label(registered: Proxy) -> None:
-    """Keys, paths, methods and fields from outside: the same series however many there are."""
-
-    def intrude(n: int) -> None:
-        call(registered.address, GOOD, {"x-api-key": f"key-{n}"})
-        call(registered.address, GOOD, JSON, path=f"/path-{n}")
-        call(registered.address, GOOD, JSON, method=("PROPFIND", "PUT", "GET", "PATCH", "LOCK")[n % 5])
-        call(registered.address, GOOD, {**JSON, "authorization": f"Scheme{n} x", "host": f"h{n}"}, path="/x")
-        with Wire(registered.address) as wire:
-            wire.send(b"nonsense %d\r\n\r\n" % n)
-            wire.answer()
-
-    intrude(0)
-    before = set(registered.metrics())
-    for n in range(1, 20):
-        intrude(n)
-    assert set(registered.metrics()) == before
-
-
-@pytest.mark.parametrize(
-    ("path", "status", "body"), [("/livez", 200, b"live\n"), ("/readyz", 200, b"ready\n"), ("/else", 404, b"Not Found")]
-)
-def test_the_admin_side(proxy: Proxy, path: str, status: int, body: bytes) -> None:
-    reply = call(proxy.admin, method="GET", path=path)
-    assert (reply.status, reply.body) == (status, body)

@@ -1,0 +1,146 @@
+"""The access log: an exchange as a JSON line, and lines to a file descriptor."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import msgspec
+
+from proxy.telemetry.exchange import Exchange
+
+_log = logging.getLogger(__name__)
+
+MAX_WAITING_LINES = 10_000
+RETRY_SECONDS = 0.05
+CLOSE_SECONDS = 1.0
+
+
+class _Line(msgspec.Struct, frozen=True, gc=False):
+    """The access log's line. `key` is a fingerprint."""
+
+    time: str
+    request_id: str
+    endpoint: str
+    manufacturer: str
+    key: str | None
+    upstream: str
+    status: int
+    error_code: str | None
+    seconds: float
+    upstream_seconds: float | None
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def write_line(exchange: Exchange, seconds: float) -> bytes:
+    """An exchange that took `seconds`, as JSON."""
+    spent = exchange.upstream_seconds
+    return _encode(
+        _Line(
+            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            request_id=exchange.request_id.decode(),
+            endpoint=exchange.endpoint,
+            manufacturer=exchange.manufacturer,
+            key=exchange.credential.fingerprint if exchange.credential else None,
+            upstream=exchange.upstream,
+            status=exchange.status,
+            error_code=None if exchange.outcome == "answered" else exchange.outcome,
+            seconds=round(seconds, 6),
+            upstream_seconds=None if spent is None else round(spent, 6),
+        )
+    )
+
+
+class LineWriter:
+    """Lines to a file descriptor, those of one turn of the event loop together, and never a wait for its reader.
+
+    A ready pipe or socket takes PIPE_BUF bytes at once (poll(2), pipe(7)), so no write is larger. What a slow
+    reader leaves is kept up to MAX_WAITING_LINES; beyond that lines are lost, never calls.
+
+    Processes that share the descriptor take turns, or one would take the room that another has just seen. `turns`
+    is a file whose lock goes from one to the next; a process that is killed gives it up.
+    """
+
+    def __init__(self, descriptor: int, turns: int | None = None) -> None:
+        self._descriptor = descriptor
+        self._turns = turns
+        self._writable = select.poll()
+        self._writable.register(descriptor, select.POLLOUT)
+        self._waiting: deque[bytes] = deque()
+        self._flushes = False
+        self._lost = 0
+        self._fails = False
+
+    def __call__(self, line: bytes) -> None:
+        if len(self._waiting) >= MAX_WAITING_LINES:
+            self._lost += 1
+            return
+        self._waiting.append(line)
+        if not self._flushes:
+            self._flushes = True
+            asyncio.get_running_loop().call_soon(self._flush_and_retry)
+
+    def flush(self) -> bool:
+        """Writes what its reader takes now. False where another process has the turn."""
+        try:
+            with self._turn():
+                while self._waiting and self._writable.poll(0):
+                    os.write(self._descriptor, self._next_write())
+                    self._fails = False
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._waiting.clear()
+            if not self._fails:
+                _log.warning("access log: %s; lines are lost", error.strerror)
+            self._fails = True
+        if not self._waiting:
+            self._report()
+        return True
+
+    def close(self) -> None:
+        """Writes what its reader takes now, for the last time."""
+        end = time.monotonic() + CLOSE_SECONDS
+        while not self.flush() and time.monotonic() < end:
+            time.sleep(RETRY_SECONDS / 50)
+        self._lost += len(self._waiting)
+        self._waiting.clear()
+        self._report()
+
+    def _report(self) -> None:
+        if self._lost:
+            _log.warning("access log: its reader was too slow, %d lines are lost", self._lost)
+            self._lost = 0
+
+    def _flush_and_retry(self) -> None:
+        self.flush()
+        self._flushes = bool(self._waiting)
+        if self._flushes:
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._flush_and_retry)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Raises BlockingIOError where another process has it."""
+        if self._turns is None:
+            yield
+            return
+        fcntl.lockf(self._turns, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._turns, fcntl.LOCK_UN)
+
+    def _next_write(self) -> bytes:
+        """The lines that fit into one write; one that never would is cut."""
+        data = self._waiting.popleft()[: select.PIPE_BUF - 1] + b"\n"
+        while self._waiting and len(data) + len(self._waiting[0]) < select.PIPE_BUF:
+            data += self._waiting.popleft() + b"\n"
+        return data

@@ -1,0 +1,101 @@
+"""What one request adds to the series."""
+
+from bisect import bisect_left
+
+from proxy.telemetry import series as names
+from proxy.telemetry.block import Block
+from proxy.telemetry.exchange import Exchange
+from proxy.telemetry.series import BUCKETS, WORKERS, Series
+
+
+class Metrics:
+    """One worker's counts, in its block."""
+
+    def __init__(self, block: Block) -> None:
+        self._block = block
+        self._cells = block.cells
+        self._requests = _Places(block, names.REQUESTS)
+        self._durations = _Places(block, names.DURATIONS)
+        self._upstream_durations = _Places(block, names.UPSTREAM_DURATIONS)
+        self._failures = _Places(block, names.FAILURES)
+        self._connections = _Places(block, names.CONNECTIONS)
+        self._drift = _Places(block, names.DRIFT)
+        self._last_seen = _Places(block, names.LAST_SEEN)
+        self._schemes = _Places(block, names.SCHEMES)
+        self._unmapped = _Places(block, names.UNMAPPED)
+        self._last_answer = _Places(block, names.LAST_ANSWER)
+        self._last_failure = _Places(block, names.LAST_FAILURE)
+        self._in_progress = block.place((names.IN_PROGRESS.name, ()))
+        self._ready = block.place((names.READY.name, ()))
+        forget_running(block)
+
+    def await_first_call(self, endpoint: str, manufacturer: str) -> None:
+        """Shows a 0 before a caller's first call: Prometheus' `increase` does not see a series begin at 1."""
+        _ = self._requests[endpoint, manufacturer, "v2", "201"]
+
+    def begin(self) -> None:
+        """A request has come."""
+        self._cells[self._in_progress] += 1
+
+    def finish(self, exchange: Exchange, seconds: float, now: float) -> None:
+        """A request is over after `seconds`. `now` in Unix seconds."""
+        cells = self._cells
+        endpoint, manufacturer, upstream = exchange.endpoint, exchange.manufacturer, exchange.upstream
+        cells[self._in_progress] -= 1
+        cells[self._requests[endpoint, manufacturer, upstream, str(exchange.status)]] += 1
+        self._observe(self._durations[endpoint, upstream], seconds)
+        if endpoint != "unmatched":
+            cells[self._last_seen[endpoint, manufacturer]] = now
+        if exchange.credential:
+            cells[self._schemes[manufacturer, exchange.credential.scheme]] += 1
+        for name in exchange.unmapped:
+            cells[self._unmapped[endpoint, manufacturer, name]] += 1
+        if exchange.upstream_seconds is not None:
+            self._finish_upstream(exchange, exchange.upstream_seconds, now)
+
+    def sample(self, upstream: str, active: int, idle: int) -> None:
+        """Notes an upstream's connections."""
+        self._cells[self._connections[upstream, "active"]] = active
+        self._cells[self._connections[upstream, "idle"]] = idle
+
+    def ready(self, is_ready: bool) -> None:
+        """Notes whether this worker takes requests."""
+        self._cells[self._ready] = is_ready
+
+    def _finish_upstream(self, exchange: Exchange, seconds: float, now: float) -> None:
+        upstream = exchange.upstream
+        self._observe(self._upstream_durations[upstream,], seconds)
+        if exchange.upstream_failure:
+            self._cells[self._failures[upstream, exchange.upstream_failure]] += 1
+            self._cells[self._last_failure[upstream,]] = now
+        else:
+            self._cells[self._last_answer[upstream,]] = now
+        if exchange.drifted:
+            self._cells[self._drift[upstream, "unknown_field"]] += 1
+
+    def _observe(self, first: int, value: float) -> None:
+        """Adds to a histogram: a cell a bucket, one for what is above them, one for the sum."""
+        self._cells[first + bisect_left(BUCKETS, value)] += 1
+        self._cells[first + len(BUCKETS) + 1] += value
+
+
+def forget_running(block: Block) -> None:
+    """What a worker was doing is over with it; its counts stay."""
+    gauges = {series.name for series in WORKERS if series.kind == "gauge"}
+    for (name, _), (first, _width) in block.series().items():
+        if name in gauges:
+            block.cells[first] = 0
+
+
+class _Places(dict[tuple[str, ...], int]):
+    """A series' first cells by its label values: one look-up on the hot path."""
+
+    def __init__(self, block: Block, series: Series) -> None:
+        super().__init__()
+        self._block = block
+        self._name = series.name
+        self._width = series.width
+
+    def __missing__(self, labels: tuple[str, ...]) -> int:
+        self[labels] = first = self._block.place((self._name, labels), self._width)
+        return first

@@ -1,0 +1,50 @@
+"""Where each Exchange goes: the metrics, the access log and the spans."""
+
+import logging
+import traceback
+from collections.abc import Callable
+from time import perf_counter, time
+from typing import TYPE_CHECKING, Optional
+
+from proxy.contract.messages import Request
+from proxy.telemetry.access_log import write_line
+from proxy.telemetry.exchange import Exchange
+from proxy.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from proxy.telemetry.spans import Spans, Trace
+
+_log = logging.getLogger(__name__)
+
+
+class Telemetry:
+    """The sinks of one worker. `write` takes one whole log line; None turns the access log off, or the spans."""
+
+    def __init__(
+        self, metrics: Metrics, write: Callable[[bytes], None] | None, spans: Optional["Spans"] = None
+    ) -> None:
+        self._metrics = metrics
+        self._write = write
+        self._spans = spans
+
+    def begin(self) -> None:
+        """A request has come."""
+        self._metrics.begin()
+
+    def trace(self, request: Request) -> Optional["Trace"]:
+        """Its spans, for its exchange to hold; None where tracing is off."""
+        return None if self._spans is None else self._spans.begin(request)
+
+    def finish(self, exchange: Exchange) -> None:
+        """A request is over, whatever became of it."""
+        seconds = perf_counter() - exchange.started
+        self._metrics.finish(exchange, seconds, time())
+        if self._write is not None:
+            self._write(write_line(exchange, seconds))
+        if exchange.trace is not None:
+            exchange.trace.finish(exchange)
+
+    def crash(self, exchange: Exchange, bug: Exception) -> None:
+        """A bug of ours: its type and where it arose. Its own words may hold a caller's values."""
+        where = "".join(traceback.format_tb(bug.__traceback__))
+        _log.error("request %s crashed: %s\n%s", exchange.request_id.decode(), type(bug).__name__, where.rstrip())

@@ -1,0 +1,197 @@
+"""Where HTTP itself is judged (contract, admission 1), before there is a request.
+
+What is refused here gets a v1 envelope too, and the connection is closed.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from proxy.contract.errors import CallerError, HeadersTooLarge, MalformedMessage
+from proxy.contract.messages import Field, Response
+
+_HOST = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d*)?")
+"""RFC 3986, section 3.2.2, without the comma, which would read as two hosts in x-forwarded-host."""
+
+
+MALFORMED = "malformed"
+"""In a scope's `state` once the rest of the request's body can no longer be told."""
+
+Refuse = Callable[[CallerError, bytes], Response]
+"""Answers for a message that is no request, and counts it. The bytes are its path, as far as it could be told."""
+
+
+def refuse_plainly(error: CallerError, _path: bytes) -> Response:
+    """For servers that have no callers to count."""
+    body = f"{error.text}\n".encode()
+    return Response(error.status, ((b"content-length", b"%d" % len(body)),), body)
+
+
+class ServerProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 on httptools, stricter by what llhttp lets pass.
+
+    A malformed head is answered here, after the answers that earlier requests of the connection are owed. A
+    malformed body is its own request's to answer, so that a request never has two answers.
+    """
+
+    max_header_bytes = 32_768
+    refuse: Refuse = staticmethod(refuse_plainly)
+
+    _running: RequestResponseCycle | None = None
+    _packet = 0
+    _head_open = False
+    _head_began_here = False
+    _head_spilled = 0
+    _bodiless = 0
+    _refusal: CallerError | None = None
+    _last_word = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._packet = len(data)
+        self._bodiless += self._packet
+        self._head_began_here = False
+        self._unset_keepalive_if_required()
+        while data:
+            data = self._feed(data)
+        if self._head_open and not self._head_began_here:
+            self._head_spilled += self._packet
+            if self._head_spilled > self.max_header_bytes:
+                self._end(HeadersTooLarge())
+        elif self._is_in_body() and self._bodiless > self._packet + self.max_header_bytes:
+            self._end(MalformedMessage())  # a trailer or a chunk extension that goes on and on
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it
+        """Whether the connection stays open to answer: a caller may close its side after its last request.
+
+        RFC 9112, section 9.6.
+        """
+        if not self._is_busy() or self._is_in_body():
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # uvicorn tells the newest request only; with pipelining an earlier one may be running.
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        super().connection_lost(exc)
+
+    def _feed(self, data: bytes) -> bytes:
+        """Parses; returns what has to be parsed anew."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            return self._decline_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._end(self._refusal or MalformedMessage())
+        return b""
+
+    # httptools' callbacks; what they raise ends the parsing
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_open = self._head_began_here = True
+        self._head_spilled = 0
+        self._bodiless = self._packet
+        self._hosts: list[bytes] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._head_open:
+            return  # RFC 9110, section 6.5.1: a trailer is no header
+        value = value.rstrip(b" \t")  # RFC 9110, section 5.5: white space around a value is none of it
+        super().on_header(name, value)
+        if self.headers[-1][0] == b"host":
+            self._hosts.append(value)
+
+    def on_headers_complete(self) -> None:
+        # One packet bounds the head that began and ended in it, so most heads need no counting.
+        may_exceed = self._packet > self.max_header_bytes or not self._head_began_here
+        if may_exceed and self._head_bytes() > self.max_header_bytes:
+            self._refusal = HeadersTooLarge()
+            raise ValueError("header block too large")
+        # RFC 9112, section 3.2: a server MUST answer 400 to a missing, repeated or invalid Host.
+        if len(self._hosts) != 1 and (self._hosts or self.parser.get_http_version() == "1.1"):
+            raise ValueError("not exactly one Host")
+        if self._hosts and not _HOST.fullmatch(self._hosts[0]):
+            raise ValueError("not a valid Host")
+        if self.parser.get_http_version() not in ("1.1", "1.0"):
+            raise ValueError("not a version that we speak")
+        if not self.parser.should_upgrade():
+            self._head_open = False
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._bodiless = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    # uvicorn's requests, one at a time
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._last_word and not self._is_busy() and not self.transport.is_closing():
+            self.transport.write(self._last_word)
+            self.transport.close()
+
+    def _is_busy(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def _is_in_body(self) -> bool:
+        """Whether the newest request's body is not whole yet, and still wanted."""
+        return self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete
+
+    def _decline_upgrade(self, rest: bytes) -> bytes:
+        """The request without its Upgrade (RFC 9110, section 7.8), for llhttp leaves the body unread.
+
+        Java's HttpClient offers h2c on the first call of every plain connection. CONNECT has no such reading.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            self._end(MalformedMessage())
+            return b""
+        self.parser = httptools.HttpRequestParser(self)
+        kept = (b"%s: %s" % line for line in self.headers if line[0] != b"upgrade")
+        return b"\r\n".join([b"%s %s HTTP/%s" % (method, self.url, version), *kept, b"", rest])
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _path_of_head(self) -> bytes:
+        """The path of the request whose head is open, as far as it was read; empty where there is none."""
+        if not self._head_open or not self.url:
+            return b""
+        try:
+            return httptools.parse_url(self.url).path or b""
+        except httptools.HttpParserInvalidURLError:
+            return b""
+
+    def _end(self, error: CallerError) -> None:
+        """Takes no further request from this connection."""
+        if self._last_word or self.transport.is_closing():
+            return
+        self.flow.pause_reading()
+        if self._is_in_body():
+            self.cycle.scope["state"][MALFORMED] = True
+            self.cycle.message_event.set()
+            return
+        self._last_word = _written(self.refuse(error, self._path_of_head()), self.server_state.default_headers)
+        if not self._is_busy():
+            self.transport.write(self._last_word)
+            self.transport.close()
+
+
+def _written(response: Response, defaults: Sequence[Field]) -> bytes:
+    lines = (*defaults, *response.fields, (b"connection", b"close"))
+    head = b"".join(name + b": " + value + b"\r\n" for name, value in lines)
+    return STATUS_LINE[response.status] + head + b"\r\n" + response.body

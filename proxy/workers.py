@@ -1,0 +1,189 @@
+"""Worker processes: forked from one that does nothing else, watched, replaced, and ended in order.
+
+Signals to the supervisor: the first SIGTERM or SIGINT drains, a second ends at once. What it tells its workers:
+SIGTERM drains, SIGQUIT ends, and SIGKILL ends one that does neither in time. A service manager may send SIGTERM to all
+of them at once, so a worker that gets it twice only drains. A child whose supervisor is gone drains too: the end of a
+pipe that nobody else holds tells it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkProcess
+from typing import NamedTuple
+
+from proxy.wire.server import OPERATORS
+
+_log = logging.getLogger(__name__)
+
+_fork = multiprocessing.get_context("fork")
+
+RESTART_SECONDS = 1.0
+"""How long a worker is waited with whose predecessor did not live that long."""
+END_SECONDS = 2.0
+"""How long an end may take that is no drain."""
+
+Run = Callable[[int], None]
+"""What a process does until it ends. It is given the supervisor's lifeline, a descriptor for the functions below."""
+
+
+class Worker(NamedTuple):
+    """A process to be kept running. `mourn` is called in the supervisor when it has ended."""
+
+    run: Run
+    mourn: Callable[[], None] = lambda: None
+
+
+class Supervisor:
+    """Runs `workers`, by their names, and beside them `admin`, which it ends after them."""
+
+    def __init__(self, workers: Mapping[str, Worker], admin: Worker, *, drain_seconds: float) -> None:
+        self._roles = {**workers, "admin": admin}
+        self._drain_seconds = drain_seconds
+        self._deadline = math.inf
+        self._running: dict[str, ForkProcess] = {}
+        self._born: dict[str, float] = {}
+        self._stopping = False
+        self._lifeline, self._held = os.pipe()
+
+    def run(self, *, on_started: Callable[[], None], on_stop: Callable[[], None]) -> None:
+        """Returns when all have ended. `on_stop` is called before the workers are told.
+
+        Raises OSError where the first processes cannot be made.
+        """
+
+        def stop(_number: int, _frame: object) -> None:
+            if not self._stopping:
+                on_stop()
+            patience = END_SECONDS if self._stopping else self._drain_seconds + END_SECONDS
+            self._deadline = time.monotonic() + patience
+            self._tell(signal.SIGQUIT if self._stopping else signal.SIGTERM)
+            self._stopping = True
+
+        for number in OPERATORS:
+            signal.signal(number, stop)
+        for name in self._roles:
+            self._start(name)
+        on_started()
+        while self._workers() or not self._stopping:
+            # A handler's doings do not end the wait, so it is never long.
+            wait([process.sentinel for process in self._running.values()], RESTART_SECONDS)
+            self._reap()
+            self._replace()
+            if time.monotonic() > self._deadline:
+                self._tell(signal.SIGKILL)
+        self._end_admin()
+
+    def _workers(self) -> list[ForkProcess]:
+        return [process for name, process in self._running.items() if name != "admin"]
+
+    def _tell(self, number: signal.Signals) -> None:
+        for process in self._workers():
+            _send(process, number)
+
+    def _start(self, name: str, delay: float = 0.0) -> None:
+        self._born[name] = time.monotonic() + delay
+        process = _fork.Process(target=self._enter, args=(self._roles[name].run, delay), name=name, daemon=True)
+        with _without_signals():  # until the child has let go of our handlers
+            process.start()
+            self._running[name] = process
+        if self._stopping:  # the signal came while this one was not yet among those that run
+            _send(process, signal.SIGTERM)
+
+    def _reap(self) -> None:
+        """Takes leave of those that ended."""
+        for name, process in list(self._running.items()):
+            if process.exitcode is None:
+                continue
+            process.join()
+            del self._running[name]
+            self._roles[name].mourn()
+            if not self._stopping:
+                _log.error("%s (process %d) ended: %s; it is replaced", name, process.pid, _why(process.exitcode))
+
+    def _replace(self) -> None:
+        """Starts those that are missing. What cannot be started now is tried again."""
+        for name in self._roles.keys() - self._running.keys() if not self._stopping else ():
+            died_young = time.monotonic() - self._born[name] < RESTART_SECONDS
+            try:
+                self._start(name, RESTART_SECONDS if died_young else 0.0)
+            except OSError as error:
+                _log.error("%s cannot be started: %s; it is tried again", name, error.strerror)
+
+    def _enter(self, run: Run, delay: float) -> None:
+        """A child's first steps. A terminal's Ctrl-C reaches it too, but is the supervisor's to hear."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, OPERATORS)
+        os.close(self._held)
+        time.sleep(delay)
+        try:
+            run(self._lifeline)
+        except OSError as error:
+            _log.error("%s cannot work: %s", multiprocessing.current_process().name, error)
+            sys.exit(1)
+
+    def _end_admin(self) -> None:
+        for process in self._running.values():
+            _send(process, signal.SIGQUIT)
+            process.join(END_SECONDS)
+            _send(process, signal.SIGKILL)
+            process.join()
+
+
+def obey_supervisor(lifeline: int, drain: Callable[[], None], end: Callable[[], None]) -> None:
+    """For a worker."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, drain)
+    loop.add_signal_handler(signal.SIGQUIT, end)
+    _drain_without_supervisor(lifeline, drain)
+
+
+def outlast_workers(lifeline: int, drain: Callable[[], None], end: Callable[[], None]) -> None:
+    """For the admin process: the supervisor ends it, after the workers."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, lambda: None)
+    loop.add_signal_handler(signal.SIGQUIT, end)
+    _drain_without_supervisor(lifeline, drain)
+
+
+def _drain_without_supervisor(lifeline: int, drain: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+
+    def orphaned() -> None:
+        loop.remove_reader(lifeline)
+        drain()
+
+    loop.add_reader(lifeline, orphaned)
+
+
+@contextlib.contextmanager
+def _without_signals() -> Iterator[None]:
+    """Holds the operator's signals back for a moment."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, OPERATORS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, OPERATORS)
+
+
+def _send(process: ForkProcess, number: signal.Signals) -> None:
+    assert process.pid is not None
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, number)
+
+
+def _why(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    with contextlib.suppress(ValueError):  # a real-time signal has no name
+        return signal.Signals(-status).name
+    return f"signal {-status}"
