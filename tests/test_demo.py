@@ -119,6 +119,7 @@ def test_the_readme_shows_the_defaults() -> None:
 def test_the_readmes_commands(tmp_path: Path) -> None:
     """Each command line of the section "Run it" and of the operations, on free ports."""
     assert "./deploy/venv otel" in README
+    assert ".venv/bin/python -m tests.bench.scrape" in README
     for line in ("check --config nox-proxy.toml", "serve --config nox-proxy.toml", "simulate v2 --listen", "hash-key"):
         assert f".venv/bin/nox-proxy {line}" in README
     command = str(ROOT / ".venv/bin/nox-proxy")
