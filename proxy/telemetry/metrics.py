@@ -12,7 +12,6 @@ class Metrics:
     """One worker's counts, in its block."""
 
     def __init__(self, block: Block) -> None:
-        self._block = block
         self._cells = block.cells
         self._requests = _Places(block, names.REQUESTS)
         self._durations = _Places(block, names.DURATIONS)
