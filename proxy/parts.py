@@ -61,16 +61,12 @@ def make_pipeline(settings: Settings, v2: Upstream, telemetry: Telemetry) -> Pip
 
 
 def _endpoints(settings: Settings) -> dict[bytes, Endpoint]:
-    return {
-        path: Endpoint(
-            change,
-            settings.policies(change),
-            ErrorTranslator(change.renamed, settings.error_codes(change)),
-            settings.deprecation(change),
-        )
-        for change in CHANGES
-        for path in change.v1_paths
-    }
+    endpoints: dict[bytes, Endpoint] = {}
+    for change in CHANGES:
+        errors = ErrorTranslator(change.renamed, settings.error_codes(change))
+        endpoint = Endpoint(change, settings.policies(change), errors, settings.deprecation(change))
+        endpoints |= dict.fromkeys(change.v1_paths, endpoint)
+    return endpoints
 
 
 def open_upstream(name: str, settings: Settings) -> Upstream:

@@ -1,6 +1,7 @@
 """The sections of the settings: what stands under each heading of the file, and what contradicts itself there."""
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, create_model, model_validator
@@ -74,12 +75,11 @@ class DeprecationSettings(Section):
             yield 'after_sunset = "gone" needs sunset_at'
 
     def _overlaps(self) -> Iterator[str]:
-        in_order = sorted(range(len(self.brownouts)), key=lambda number: self.brownouts[number].start)
-        longest = in_order[:1]
-        for number in in_order[1:]:
-            if self.brownouts[number].start < self.brownouts[longest[0]].end:
-                yield "brownouts {} and {} overlap".format(*sorted((longest[0], number)))
-            longest = [max(longest[0], number, key=lambda number: self.brownouts[number].end)]
+        in_order = sorted(enumerate(self.brownouts), key=lambda numbered: numbered[1].start)
+        longest = accumulate(in_order, lambda *both: max(both, key=lambda numbered: numbered[1].end))
+        for (number, earlier), (next_number, later) in zip(longest, in_order[1:], strict=False):
+            if later.start < earlier.end:
+                yield "brownouts {} and {} overlap".format(*sorted((number, next_number)))
 
     def schedule(self, successor: str) -> Deprecation:
         """The policy that these settings ask for; `successor` is the URL of the call in v2."""

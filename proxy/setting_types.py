@@ -91,22 +91,15 @@ class Variable(str):
     __slots__ = ()
 
 
-def _count(value: object) -> object:
-    if type(value) not in (int, Variable):
-        raise ValueError("must be a whole number")
-    return value
+def _only(*kinds: type, words: str) -> BeforeValidator:
+    """Of these types exactly, for pydantic would take a text for a number, and true for 1."""
 
+    def check(value: object) -> object:
+        if type(value) not in (*kinds, Variable):
+            raise ValueError(f"must be {words}")
+        return value
 
-def _seconds(value: object) -> object:
-    if type(value) not in (int, float, Variable):
-        raise ValueError("must be a number of seconds")
-    return value
-
-
-def _percent(value: object) -> object:
-    if type(value) not in (int, float, Variable):
-        raise ValueError("must be a number from 0 to 100")
-    return value
+    return BeforeValidator(check)
 
 
 def _moment(value: object) -> float:
@@ -120,12 +113,6 @@ def _moment(value: object) -> float:
     raise ValueError("must be a date and time with its offset, as 2027-06-30T23:59:59Z")
 
 
-def _switch(value: object) -> object:
-    if type(value) not in (bool, Variable):
-        raise ValueError("must be true or false")
-    return value
-
-
 def _authority(value: Path) -> Path:
     try:
         tls_context(str(value))
@@ -135,12 +122,12 @@ def _authority(value: Path) -> Path:
 
 
 AddressText = Annotated[Address, NoDecode, BeforeValidator(parse_address)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(_count), Field(gt=0)]
-Percent = Annotated[float, BeforeValidator(_percent), Field(ge=0, le=100)]
+Seconds = Annotated[float, _only(int, float, words="a number of seconds"), Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, _only(int, words="a whole number"), Field(gt=0)]
+Percent = Annotated[float, _only(int, float, words="a number from 0 to 100"), Field(ge=0, le=100)]
 Moment = Annotated[float, BeforeValidator(_moment)]
 """Unix seconds."""
-Switch = Annotated[bool, BeforeValidator(_switch)]
+Switch = Annotated[bool, _only(bool, words="true or false")]
 Url = Annotated[str, AfterValidator(_url)]
 WebLink = Annotated[str, AfterValidator(_web_link)]
 TrustedProxies = Annotated[tuple[str, ...], AfterValidator(_networks)]
