@@ -38,7 +38,11 @@ def proxy(v2: Simulator) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="session")
 def need() -> Callable[[str], str]:
-    """The path of a program that .ci/run installs. Without it a test skips, but never in CI."""
+    """The path of a program that .ci/run installs.
+
+    Without it a test fails in CI. Elsewhere it skips, for not everybody may install Debian's packages, and what needs
+    none of them is still worth a run.
+    """
 
     def find(program: str) -> str:
         found = shutil.which(program)

@@ -14,31 +14,14 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from tests.sent import note_secrets
+
 ROOT = Path(__file__).parent.parent
 DEADLINE = 20.0
 
 
-sent: set[str] = set()
-"""Every key, user ID and device ID that `call` and `Wire` sent, where it is long enough to be told from a word."""
 proxies: "list[Proxy]" = []
 """Every proxy that was started; `tests/test_secrets.py` reads what they said at the end."""
-
-_KEYS = re.compile(rb"(?im)^(?:x-api-key|authorization: *\w+) *:? *([!-~]+)")
-
-
-def note_secrets(body: bytes, headers: dict[str, str] | None = None) -> None:
-    """Takes down the secrets of a request; without `headers` `body` is the whole message."""
-    if headers is None:
-        head, _, body = body.partition(b"\r\n\r\n")
-    else:
-        head = "\n".join(f"{name}: {value}" for name, value in headers.items()).encode()
-    found = [key.decode("latin-1") for key in _KEYS.findall(head)]
-    with contextlib.suppress(ValueError, RecursionError):
-        asked = json.loads(body)
-        if isinstance(asked, dict):
-            devices = asked.get("device_ids")
-            found += [asked.get("manufacturer_user_id"), *(devices if isinstance(devices, list) else [])]
-    sent.update(secret for secret in found if isinstance(secret, str) and len(secret) >= 6)
 
 
 class Reply(NamedTuple):

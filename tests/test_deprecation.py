@@ -1,4 +1,7 @@
-"""The schedule at work (contract.md, admission 8 and "Deprecation headers"), on running proxies."""
+"""The schedule at work (contract.md, admission 8 and "Deprecation headers"), on running proxies.
+
+It is long for its tables: every kind of answer of a v1 path, by one worker and by two.
+"""
 
 import json
 import socket

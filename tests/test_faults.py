@@ -1,4 +1,7 @@
-"""Faults of v2 and of callers, under way: nothing is lost, nothing leaks, and the next call succeeds."""
+"""Faults of v2 and of callers, under way: nothing is lost, nothing leaks, and the next call succeeds.
+
+It is long for the processes that make the faults real, each beside its tests.
+"""
 
 import json
 import os

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 from httplint import HttpRequestLinter, HttpResponseLinter, levels
 
-from tests.processes import DEADLINE, Proxy, Simulator, note_secrets, read_message
+from tests.processes import DEADLINE, Proxy, Simulator, read_message
+from tests.sent import note_secrets
 from tests.test_admission import GOOD
 
 REASONS = {

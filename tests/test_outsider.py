@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.processes import DEADLINE, ROOT, Proxy, Simulator, Wire, eventually, note_secrets
+from tests.processes import DEADLINE, ROOT, Proxy, Simulator, Wire, eventually
+from tests.sent import note_secrets
 
 CALLS = 1_000
 LIMIT = 2_000

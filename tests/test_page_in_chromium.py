@@ -1,4 +1,7 @@
-"""The admin port's page in a real Chromium: on a sample, and on a running proxy."""
+"""The admin port's page in a real Chromium: on a sample, and on a running proxy.
+
+It is long because one browser, which is slow to start, serves both halves.
+"""
 
 import json
 import re

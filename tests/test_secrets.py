@@ -1,12 +1,13 @@
 """After the whole run: no key, user ID or device ID that the tests used is in any log or exposition.
 
-`tests/conftest.py` has this file run last. What it looks for and where was taken down by `tests/processes.py`.
+`tests/conftest.py` has this file run last. What it looks for and where was taken down by `tests/sent.py`.
 """
 
 import json
 import re
 
-from tests.processes import ROOT, Proxy, Simulator, call, proxies, sent
+from tests.processes import ROOT, Proxy, Simulator, call, proxies
+from tests.sent import sent
 
 KEY, USER, DEVICE = "a-key-to-be-kept", "a-user-to-be-kept", "a-device-to-be-kept"
 OURS = {word for file in (ROOT / "proxy").rglob("*.py") for word in re.findall(r"[a-z_]+", file.read_text())}

@@ -1,4 +1,7 @@
-"""Spans as a collector gets them from running proxies, and the proxy where there is no collector, or no spans."""
+"""Spans as a collector gets them from running proxies, and the proxy where there is no collector, or no spans.
+
+It is long because all of it is one promise seen from many sides, over one collector and one traced proxy.
+"""
 
 import json
 import socket
@@ -43,10 +46,8 @@ def connect(proxy: Proxy, trace: str, **headers: str) -> Reply:
 
 @contextmanager
 def proxy_with(variables: dict[str, str], v2_url: str) -> Iterator[Proxy]:
-    """A proxy whose environment has these variables, and no other that asks for spans."""
+    """A proxy whose environment has these variables; `tests/conftest.py` saw to it that no other asks for spans."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in OTEL:
-            patch.delenv(name, raising=False)
         for name, value in variables.items():
             patch.setenv(name, value)
         proxy = Proxy(v2_url)

@@ -1,4 +1,7 @@
-"""Scripted TCP and TLS servers on loopback, inside the test's own event loop, and what runs an async test."""
+"""Scripted TCP and TLS servers on loopback, inside the test's own event loop, and what runs an async test.
+
+It is long because each fault of an upstream is a script of its own, and all share one server.
+"""
 
 import asyncio
 import contextlib
