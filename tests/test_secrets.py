@@ -11,7 +11,7 @@ from tests.sent import sent
 
 KEY, USER, DEVICE = "a-key-to-be-kept", "a-user-to-be-kept", "a-device-to-be-kept"
 OURS = {word for file in (ROOT / "proxy").rglob("*.py") for word in re.findall(r"[a-z_]+", file.read_text())}
-"""Our own words. Hypothesis makes user IDs of them too, and there no log can keep them."""
+"""Our own words, which a test may send as a user ID, and no log can be without."""
 
 
 def test_no_secret_of_the_whole_run_was_said(v2: Simulator) -> None:
