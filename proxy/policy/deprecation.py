@@ -6,12 +6,12 @@ All times are Unix seconds, and the moment asked about is an argument.
 import math
 from bisect import bisect_right
 from email.utils import formatdate
-from hashlib import sha256
 
 import msgspec
 
 from proxy.contract.errors import EndpointBrownout, EndpointSunset
 from proxy.contract.messages import Field
+from proxy.policy import sticky
 from proxy.policy.manufacturers import UNREGISTERED
 
 
@@ -28,7 +28,7 @@ class Brownout(msgspec.Struct, frozen=True):
 
         The same units are hit in every window, and more of them as the percentage grows.
         """
-        return caller not in self.exempt and _place(unit) < self.percent
+        return caller not in self.exempt and sticky.place(unit) < self.percent
 
     def reaches(self, caller: str) -> bool:
         """Whether anyone of that name is hit: `unregistered` is the name of many."""
@@ -92,8 +92,3 @@ class Deprecation(msgspec.Struct, frozen=True):
 def http_date(seconds: float) -> str:
     """An IMF-fixdate in GMT (RFC 9110, section 5.6.7)."""
     return formatdate(math.floor(seconds), usegmt=True)
-
-
-def _place(unit: str) -> float:
-    """A unit's fixed place among all, from 0 up to 100."""
-    return int.from_bytes(sha256(unit.encode()).digest()[:6], "big") / 2**48 * 100
