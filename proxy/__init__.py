@@ -9,10 +9,13 @@ The house has three wings and a hall:
 - `contract/`: WHAT the versions say. Pure.
 - `policy/`: WHO may, WHEN and WHERE TO. Pure.
 - `wire/`: HTTP in and out.
-- `pipeline.py` joins them, `app.py` is its door; `telemetry/` is what was seen of it all, `overview.py` and `page.py`
-  show it to people.
-- `parts.py` makes each part from `settings.py`, `serve.py` runs them, in `workers.py` where there are several.
-- `cli.py` is the command line; `demo/` and `simulator/` are for trying it all.
+- `pipeline.py` joins them by the `rules.py` in force, `app.py` is its door; `admission.py` and `translation.py` are its
+  steps, `shadow.py` is what it does off the callers' path.
+- `telemetry/` is what was seen of it all, `overview.py` and `page.py` show it to people.
+- `parts.py` makes each part from `settings.py`, `serve.py` runs them, in `workers.py` where there are several;
+  `reload.py` puts other rules in force, `news.py` hands them round.
+- `cli.py` is the command line, with `cli_verify.py`; `verify/` judges a deployment from outside, `demo/` and
+  `simulator/` are for trying it.
 
 The laws (import-linter and `tests/test_architecture.py` hold them):
 

@@ -17,7 +17,7 @@ from proxy.page import HEADERS, render
 from proxy.pipeline import Pipeline
 from proxy.telemetry.exposition import Exposition
 from proxy.telemetry.scrape import Scrape
-from proxy.wire.protocol import MALFORMED
+from proxy.wire.protocol import MALFORMED, TARGET
 
 NO_STORE = {"cache-control": "no-store"}
 
@@ -89,7 +89,7 @@ def read_head(scope: Scope) -> Request:
     client = scope["client"]
     return Request(
         method=scope["method"],
-        path=scope["raw_path"],
+        target=scope["state"][TARGET],
         fields=gather(scope["headers"]),
         client=client[0] if client else None,
         scheme=scope["scheme"],

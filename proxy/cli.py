@@ -1,4 +1,4 @@
-"""The command line: serve, demo, simulate, check, hash-key."""
+"""The command line: serve, demo, simulate, check, verify, hash-key."""
 
 import contextlib
 import os
@@ -15,11 +15,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from proxy import __version__
+from proxy.cli_verify import verify
 from proxy.policy.credentials import digest
 from proxy.settings import Settings, SettingsFault, load
 from proxy.wire.headers import authority
 
 if TYPE_CHECKING:
+    from proxy.demo.canary import Canary, Moved
     from proxy.demo.play import Caller, Demo, Played
 
 app = typer.Typer(
@@ -74,9 +76,10 @@ def serve(config: Config = None) -> None:
     """
     from proxy.serve import serve as run
 
-    settings = _settings(config)
     try:
-        run(settings)
+        run(config)
+    except SettingsFault as fault:
+        _fail(*fault.lines)
     except OSError as error:
         _fail(f"cannot start: {error.strerror or error}")
 
@@ -87,24 +90,22 @@ def demo(
 ) -> None:
     """Show the proxy at work: an old integration's calls, a simulated v2 behind it.
 
-    Shows what was sent, what v2 got and what came back. Exit status 0 only if every answer was as promised.
+    Shows what was sent, what v2 got and what came back. Then a canary beside a simulated v1, from 0 to 100 % and back,
+    and what its shadow found. Exit status 0 only if all was as promised.
     """
+    from proxy.demo.canary import Canary
     from proxy.demo.play import Demo
-    from proxy.demo.steps import KEY
 
-    for number in (signal.SIGTERM, signal.SIGHUP):  # so that both processes end with this one
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that all processes end with this one
         signal.signal(number, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), Demo() as running:
         kept = _show_all(running)
-        if keep:
-            _out.print(
-                f"\nStill up. The admin page: http://{running.admin}/\n"
-                f"Try:\n  curl -i http://{running.address}/manufacturers/nox -H 'x-api-key: {KEY}' \\\n"
-                """    -H 'content-type: application/json' -d '{"manufacturer_user_id": "me"}'\nCtrl-C ends it.""",
-                markup=False,
-            )
-            with contextlib.suppress(KeyboardInterrupt):
-                signal.pause()
+        with Canary() as canary:
+            kept = _show_canary(canary) and kept
+            if keep:
+                _out.print(_still_up(running, canary), markup=False)
+                with contextlib.suppress(KeyboardInterrupt):
+                    signal.pause()
         raise typer.Exit(0 if kept else 1)
     raise typer.Exit(130)
 
@@ -118,7 +119,8 @@ def check(config: Config = None) -> None:
     from proxy.serve import warnings
 
     settings = _settings(config)
-    print(f"settings are valid: {authority(*settings.listen)} sends to {settings.upstreams.v2.url}")
+    urls = " and ".join(settings.upstreams.urls.values())
+    print(f"settings are valid: {authority(*settings.listen)} sends to {urls}")
     for warning in warnings(settings):
         _errors.print(f"warning: {warning}", markup=False)
 
@@ -137,6 +139,9 @@ def hash_key() -> None:
     print(digest(key))
 
 
+app.command()(verify)
+
+
 class Version(StrEnum):
     """A service to stand in for."""
 
@@ -152,14 +157,24 @@ def simulate(
     fault: Annotated[
         Optional[str],
         typer.Option(
-            help="A fault for every call: status=503, delay=0.5, hang, close, cut, garbage, html, odd, drift or gzip."
+            help="A fault for every call: status=503, delay=0.5, hang, close, cut, garbage, html, odd, mismatch, drift "
+            "or gzip."
+        ),
+    ] = None,
+    record: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="FILE",
+            help="Append v1's calls to a file for `verify --requests`, with user and device IDs, without keys.",
         ),
     ] = None,
 ) -> None:
-    """Stand in for NOX's v1 or v2 service, with subscribers in memory.
+    """Stand in for NOX's v1 or v2 service.
 
     A call may order a fault for itself with the header `simulate-fault`; `PUT /_simulator/fault` orders one for
     all calls to come, and `GET /_simulator/calls` shows what came. Without --key it accepts "demo-key".
+
+    What --record writes is described in proxy/simulator/recording.py. A new file is for its owner alone.
     """
     from proxy.setting_types import parse_address
     from proxy.simulator.faults import parse_fault
@@ -171,9 +186,11 @@ def simulate(
         ordered = None if fault is None else parse_fault(fault)
     except ValueError as error:
         _fail(str(error))
+    if record is not None and version is not Version.v1:
+        _fail("--record is for v1's calls")
     service = {Version.v1: V1Service, Version.v2: V2Service}[version](key or (DEMO_KEY,), ordered)
     try:
-        run(service, *address)
+        run(service, *address, record)
     except OSError as error:
         _fail(f"cannot start: {error.strerror or error}")
 
@@ -187,6 +204,43 @@ def _show_all(running: "Demo") -> bool:
     _out.print(running.log()[-1], markup=False, style="dim")
     _out.print(f"\n{sum(kept)} of {len(kept)} answers as promised", style="bold green" if all(kept) else "bold red")
     return all(kept)
+
+
+def _show_canary(canary: "Canary") -> bool:
+    from proxy.demo.canary import SHADOWED, USERS
+
+    title = f"\nA canary: the same {len(USERS)} users call at each share of v2, beside a simulated v1"
+    _out.print(title, style="bold")
+    _out.print("v2_percent  v1 got  v2 got     seen  moved back  errors")
+    kept = [_show_moved(moved) for moved in canary.move()]
+    _out.print(f"\nIts shadow: v1 answers {len(SHADOWED)} users, and v2 gets their calls too", style="bold")
+    for found in canary.shadow():
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in found.verdicts.items())
+        fields = ", ".join(found.fields)
+        _out.print(f"{found.title:<17}  {verdicts}{fields and f' in {fields}'}")
+        kept.append(found.as_promised)
+    _out.print(canary.log_line(), markup=False, style="dim")
+    _out.print(f"\n{sum(kept)} of {len(kept)} steps as promised", style="bold green" if all(kept) else "bold red")
+    return all(kept)
+
+
+def _still_up(running: "Demo", canary: "Canary") -> str:
+    from proxy.demo.steps import KEY
+
+    return f"""
+Still up. The admin page: http://{running.admin}/
+Try:
+  curl -i http://{running.address}/manufacturers/nox -H 'x-api-key: {KEY}' \\
+    -H 'content-type: application/json' -d '{{"manufacturer_user_id": "me"}}'
+The canary's admin page: http://{canary.admin}/
+Its share stands in {canary.file}: change it and save.
+Ctrl-C ends both."""
+
+
+def _show_moved(moved: "Moved") -> bool:
+    answered = f"{moved.percent:>10}{moved.by_v1:>8}{moved.by_v2:>8}{moved.seen:>7.1f} %"
+    _out.print(f"{answered}{moved.moved_back:>12}{moved.errors:>8}", style="" if moved.as_promised else "bold red")
+    return moved.as_promised
 
 
 def _table(callers: "list[Caller]") -> Table:

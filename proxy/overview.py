@@ -1,52 +1,51 @@
-"""What the admin page shows, out of the workers' totals and the schedules."""
+"""What the admin page shows, out of the workers' totals and the rules in force."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 
 from proxy import __version__
-from proxy.contract.version_change import AnyChange
-from proxy.page import CallerRow, Overview, ScheduleRow, UpstreamRow
-from proxy.policy.deprecation import Deprecation
+from proxy.page import CallerRow, Overview, RolloutRow, ScheduleRow, Tally, UpstreamRow
+from proxy.policy.rollout import Override
+from proxy.rules import Endpoint, Rules
 from proxy.telemetry import series as names
 from proxy.telemetry.scrape import Scrape
 from proxy.telemetry.series import Series, Values
 
 Rows = Iterable[tuple[tuple[str, ...], int]]
-Tally = tuple[tuple[str, int], ...]
 
 
 class Overviews:
     """Makes the Overview of a moment. `upstreams` holds their URLs by name; times in Unix seconds."""
 
     def __init__(
-        self,
-        scrape: Scrape,
-        upstreams: Mapping[str, str],
-        schedules: Sequence[tuple[AnyChange, Deprecation]],
-        manufacturers: Iterable[str],
-        workers: int,
-        now: Callable[[], float],
+        self, scrape: Scrape, rules: Rules, upstreams: Mapping[str, str], workers: int, now: Callable[[], float]
     ) -> None:
         self._scrape = scrape
+        self._rules = rules
         self._upstreams = upstreams
-        self._schedules = schedules
-        self._manufacturers = manufacturers
         self._workers = workers
         self._now = now
         self._started = now()
 
+    def apply(self, rules: Rules) -> None:
+        """What is shown from now on is by these."""
+        self._rules = rules
+
     def take(self) -> Overview:
         """As things stand."""
-        totals, now = self._scrape.totals(), self._now()
+        totals, now, endpoints = self._scrape.totals(), self._now(), self._rules.endpoints
         return Overview(
             version=__version__,
             started=self._started,
             now=now,
             workers=self._workers,
             ready=self._scrape.is_ready(),
+            settings_read=totals[names.RELOAD_AT].get((), [0.0])[0] or None,
+            reload_failed=totals[names.RELOAD_OK].get((), [1.0])[0] == 0,
             upstreams=tuple(_upstream(name, url, totals) for name, url in self._upstreams.items()),
-            schedules=tuple(_schedule(change, its, now) for change, its in self._schedules),
-            callers=_callers(totals, self._manufacturers),
+            schedules=tuple(_schedule(endpoint, now) for endpoint in endpoints),
+            rollouts=tuple(_rollout(endpoint, totals) for endpoint in endpoints) if "v1" in self._upstreams else (),
+            callers=_callers(totals, self._rules),
         )
 
 
@@ -69,7 +68,8 @@ def _upstream(name: str, url: str, totals: Values) -> UpstreamRow:
     )
 
 
-def _schedule(change: AnyChange, its: Deprecation, now: float) -> ScheduleRow:
+def _schedule(endpoint: Endpoint, now: float) -> ScheduleRow:
+    change, its = endpoint.change, endpoint.deprecation
     return ScheduleRow(
         endpoint=change.name,
         v1_path=change.v1_path,
@@ -82,29 +82,67 @@ def _schedule(change: AnyChange, its: Deprecation, now: float) -> ScheduleRow:
     )
 
 
-def _callers(totals: Values, listed: Iterable[str]) -> tuple[CallerRow, ...]:
-    """Every listed manufacturer, and who else called an endpoint."""
-    calls, errors = dict.fromkeys(listed, 0), Counter[str]()
-    for (endpoint, manufacturer, _, status), n in _counts(totals, names.REQUESTS):
-        if endpoint != "unmatched":
-            calls[manufacturer] = calls.get(manufacturer, 0) + n
-            errors[manufacturer] += n if int(status) >= 400 and status != "410" else 0  # a 410 is meant
+def _rollout(endpoint: Endpoint, totals: Values) -> RolloutRow:
+    name = endpoint.change.name
+    answered = Counter[str]()
+    for (called, _, upstream, _), n in _counts(totals, names.REQUESTS):
+        answered[upstream] += n if called == name else 0
+    return RolloutRow(
+        endpoint=name,
+        rollout=endpoint.rollout,
+        v1=answered["v1"],
+        v2=answered["v2"],
+        fallbacks=_tallies(_counts(totals, names.FALLBACKS)).get(name, ()),
+        verdicts=_tallies(_counts(totals, names.SHADOW)).get(name, ()),
+        mismatches=_tallies(_counts(totals, names.SHADOW_MISMATCHES)).get(name, ()),
+    )
+
+
+def _callers(totals: Values, rules: Rules) -> tuple[CallerRow, ...]:
+    """Every listed manufacturer, and who else called an endpoint or v2 itself."""
     seen: dict[str, float] = {}
     for (_, manufacturer), (at,) in totals[names.LAST_SEEN].items():
         seen[manufacturer] = max(at, seen.get(manufacturer, 0.0))
     schemes = _tallies(_counts(totals, names.SCHEMES))
     unmapped = _tallies((labels[1:], n) for labels, n in _counts(totals, names.UNMAPPED))
+    listed, overrides = frozenset(rules.listed), _overrides(rules)
     return tuple(
         CallerRow(
             manufacturer=name,
-            calls=n,
-            errors=errors[name],
+            listed=name in listed,
+            calls=calls["calls"],
+            errors=calls["errors"],
+            v1=calls["v1"],
+            v2=calls["v2"],
+            direct=calls["direct"],
+            override=overrides.get(name),
             last_seen=seen.get(name),
             schemes=schemes.get(name, ()),
             unmapped=unmapped.get(name, ()),
         )
-        for name, n in calls.items()
+        for name, calls in _calls(totals, rules.listed).items()
     )
+
+
+def _calls(totals: Values, listed: Iterable[str]) -> dict[str, Counter[str]]:
+    """Each caller's v1 calls: all, by upstream, and the errors among them; beside them the calls of v2 itself."""
+    calls: dict[str, Counter[str]] = defaultdict(Counter, {name: Counter[str]() for name in listed})
+    for (endpoint, manufacturer, upstream, status), n in _counts(totals, names.REQUESTS):
+        if endpoint == "unmatched" or not n:  # a manufacturer that a reload took out has its 0 still
+            continue
+        its = calls[manufacturer]
+        if endpoint == "passthrough_v2":
+            its["direct"] += n
+            continue
+        its["calls"] += n
+        its[upstream] += n
+        its["errors"] += n if int(status) >= 400 and status != "410" else 0  # a 410 is meant
+    return calls
+
+
+def _overrides(rules: Rules) -> Mapping[str, Override]:
+    """The manufacturers' own settings, which are the same for every endpoint."""
+    return rules.endpoints[0].rollout.overrides if rules.endpoints else {}
 
 
 def _counts(totals: Values, series: Series) -> Rows:

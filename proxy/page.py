@@ -15,10 +15,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from proxy.policy.deprecation import Brownout
 from proxy.policy.manufacturers import UNAUTHENTICATED, UNREGISTERED
+from proxy.policy.rollout import Override, Rollout, Step
 
 _HERE = Path(__file__).parent
 _STYLE = (_HERE / "page.css").read_text("utf-8")
 _SCRIPT = (_HERE / "page.js").read_text("utf-8")
+
+Tally = tuple[tuple[str, int], ...]
+"""Counts by what was counted, the greatest first."""
 
 _NOTES = {UNREGISTERED: "keys that no list names", UNAUTHENTICATED: "no key, or a refused one"}
 
@@ -62,7 +66,7 @@ class UpstreamRow:
     url: str
     health: Literal["untried", "answering", "failing"]
     answered: int
-    failures: tuple[tuple[str, int], ...]
+    failures: Tally
     last_answer: float | None
     last_failure: float | None
     active: int | None
@@ -94,36 +98,93 @@ class ScheduleRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutRow:
+    """One endpoint's way from v1 to v2: what is set, and what was counted since the start.
+
+    `v1` and `v2` are the calls that each of them answered.
+    """
+
+    endpoint: str
+    rollout: Rollout
+    v1: int
+    v2: int
+    fallbacks: Tally
+    verdicts: Tally
+    mismatches: Tally
+
+    def phase(self, now: float) -> str:
+        """How far it is, in a word or two."""
+        percent = self.rollout.percent(now)
+        return "canary" if 0 < percent < 100 else "all to v2" if percent else "all to v1"
+
+    def since(self, now: float) -> float | None:
+        """When the last step was taken."""
+        return max((step.at for step in self.rollout.steps if step.at <= now), default=None)
+
+    def steps(self, now: float) -> list[Step]:
+        """Those to come."""
+        return [step for step in self.rollout.steps if step.at > now]
+
+    @property
+    def shadow(self) -> str:
+        """What the shadow found, in a word or two."""
+        if not self.rollout.shadow_percent:
+            return "off"
+        if self.mismatches:
+            return "differing"
+        return "matching" if dict(self.verdicts).get("match") else "nothing compared"
+
+
+@dataclass(frozen=True, slots=True)
 class CallerRow:
     """One manufacturer, or one of the two names for keys that no list names.
 
-    Counts are since the start; `errors` are answers of status 400 and above, but for the schedule's 410.
+    Counts are since the start. `calls` are v1 calls, `errors` their answers of status 400 and above, but for the
+    schedule's 410; `direct` are calls of v2 itself. `v1` and `v2` say who answered the v1 calls.
     """
 
     manufacturer: str
+    listed: bool
     calls: int
     errors: int
+    v1: int
+    v2: int
+    direct: int
+    override: Override | None
     last_seen: float | None
-    schemes: tuple[tuple[str, int], ...]
-    unmapped: tuple[tuple[str, int], ...]
+    schemes: Tally
+    unmapped: Tally
+
+    @property
+    def upstreams(self) -> Tally:
+        """Who answered."""
+        answered = {"v1": self.v1, "v2": self.v2, "v2 direct": self.direct}
+        return tuple((upstream, n) for upstream, n in answered.items() if n)
 
     @property
     def note(self) -> str | None:
-        """What the name means, where it is no manufacturer's."""
-        return _NOTES.get(self.manufacturer)
+        """What the name means, where it is not a manufacturer's in the settings."""
+        return None if self.listed else _NOTES.get(self.manufacturer, "no longer in the settings")
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """All that the page shows. Times are Unix seconds."""
+    """All that the page shows. Times are Unix seconds.
+
+    `settings_read` is when the settings in force were read, None where nobody tells; `reload_failed` says that what
+    was read after them was not taken. `rollouts` is empty where there is no v1 to roll out from.
+    """
 
     version: str
     started: float
     now: float
     workers: int
     ready: bool
+    settings_read: float | None
+    reload_failed: bool
     upstreams: tuple[UpstreamRow, ...]
     schedules: tuple[ScheduleRow, ...]
+    rollouts: tuple[RolloutRow, ...]
     callers: tuple[CallerRow, ...]
 
     @property
@@ -134,7 +195,7 @@ class Overview:
     @property
     def listed(self) -> list[CallerRow]:
         """The manufacturers that the settings name."""
-        return [row for row in self.callers if row.note is None]
+        return [row for row in self.callers if row.listed]
 
     @property
     def sunset(self) -> float | None:
@@ -188,6 +249,11 @@ def day(at: float) -> str:
     return f"{_utc(at).day} {_utc(at):%b %Y}"
 
 
+def minute(at: float) -> str:
+    """A moment to the minute."""
+    return f"{day(at)}, {_utc(at):%H:%M} UTC"
+
+
 def window(its: Brownout) -> str:
     """From when until when."""
     start, end = _utc(its.start), _utc(its.end)
@@ -203,8 +269,14 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    filters = {"span": span, "relative": relative, "iso": iso, "exact": exact, "day": day, "window": window}
-    environment.filters |= {**filters, "share": share, "count": "{:,}".format}
+    filters = {"span": span, "relative": relative, "iso": iso, "exact": exact, "day": day, "minute": minute}
+    environment.filters |= {
+        **filters,
+        "window": window,
+        "share": share,
+        "count": "{:,}".format,
+        "percent": "{:g} %".format,
+    }
     environment.globals |= {"style": _STYLE, "script": _SCRIPT}
     return environment
 

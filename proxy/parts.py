@@ -3,23 +3,23 @@
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Optional
 
-from proxy.app import admin_app
 from proxy.contract.changes import CHANGES
 from proxy.contract.envelope import ErrorTranslator
 from proxy.overview import Overviews
-from proxy.pipeline import Endpoint, Pipeline
+from proxy.pipeline import Pipeline, Upstreams
 from proxy.policy.manufacturers import Manufacturers
+from proxy.rules import Endpoint, Rules
+from proxy.setting_sections import UpstreamSettings
 from proxy.settings import Settings, exports_spans
-from proxy.telemetry.block import Block
-from proxy.telemetry.metrics import Metrics
+from proxy.shadow import Bounds, Shadow
 from proxy.telemetry.scrape import Scrape
 from proxy.telemetry.sinks import Telemetry
 from proxy.wire.headers import ToUpstream
 from proxy.wire.pool import Limits
-from proxy.wire.server import App
 from proxy.wire.upstream import Upstream, open_sender
 
 if TYPE_CHECKING:
@@ -28,57 +28,64 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def make_metrics(settings: Settings, block: Block) -> Metrics:
-    """One worker's, in its block."""
-    metrics = Metrics(block)
-    for change in CHANGES:
-        for name in settings.manufacturers:
-            metrics.await_first_call(change.name, name)
-    return metrics
-
-
-def make_admin_app(settings: Settings, blocks: Sequence[Block]) -> App:
-    """It reads the blocks of all workers."""
-    schedules = [(change, settings.deprecation(change)) for change in CHANGES]
-    by_name = {change.name: schedule for change, schedule in schedules}
-    scrape = Scrape(blocks, by_name, list(settings.manufacturers), time.time)
-    urls = {"v2": settings.upstreams.v2.url}
-    overviews = Overviews(scrape, urls, schedules, settings.manufacturers, settings.workers, time.time)
-    return admin_app(scrape, overviews)
-
-
-def make_pipeline(settings: Settings, v2: Upstream, telemetry: Telemetry) -> Pipeline:
-    """One worker's."""
-    return Pipeline(
-        _endpoints(settings),
-        v2,
-        ToUpstream(settings.trusted_networks),
-        Manufacturers({name: listed.keys_sha256 for name, listed in settings.manufacturers.items()}),
-        telemetry,
-        max_body_bytes=settings.max_body_bytes,
-        now=time.time,
+def make_rules(settings: Settings) -> Rules:
+    """What a reload makes anew."""
+    endpoints = (
+        Endpoint(
+            change,
+            settings.policies(change),
+            ErrorTranslator(change.renamed, settings.error_codes(change)),
+            settings.deprecation(change),
+            settings.rollout(change),
+        )
+        for change in CHANGES
     )
+    digests = {name: listed.keys_sha256 for name, listed in settings.manufacturers.items()}
+    return Rules(tuple(endpoints), Manufacturers(digests), tuple(digests))
 
 
-def _endpoints(settings: Settings) -> dict[bytes, Endpoint]:
-    endpoints: dict[bytes, Endpoint] = {}
-    for change in CHANGES:
-        errors = ErrorTranslator(change.renamed, settings.error_codes(change))
-        endpoint = Endpoint(change, settings.policies(change), errors, settings.deprecation(change))
-        endpoints |= dict.fromkeys(change.v1_paths, endpoint)
-    return endpoints
+def make_overviews(settings: Settings, scrape: Scrape, rules: Rules) -> Overviews:
+    """What the admin page shows."""
+    return Overviews(scrape, rules, settings.upstreams.urls, settings.workers, time.time)
 
 
-def open_upstream(name: str, settings: Settings) -> Upstream:
-    """Raises OSError where `ca_file` cannot be read."""
-    its = settings.upstreams.v2
+def make_pipeline(settings: Settings, rules: Rules, upstreams: Upstreams, telemetry: Telemetry) -> Pipeline:
+    """One worker's."""
+    to_upstream = ToUpstream(settings.trusted_networks)
+    return Pipeline(rules, upstreams, to_upstream, telemetry, max_body_bytes=settings.max_body_bytes, now=time.time)
+
+
+@contextlib.asynccontextmanager
+async def open_upstreams(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Upstreams]:
+    """One worker's, closed at the end. Raises OSError where a `ca_file` cannot be read.
+
+    With v1 the shadow stands ready too, for a reload may ask for it.
+    """
+    open_one = partial(_open_upstream, max_response_bytes=settings.max_response_bytes)
+    async with contextlib.AsyncExitStack() as opened:
+        v2 = open_one("v2", settings.upstreams.v2)
+        opened.push_async_callback(v2.aclose)
+        if settings.upstreams.v1 is None:
+            yield Upstreams(v2)
+            return
+        v1 = open_one("v1", settings.upstreams.v1)
+        opened.push_async_callback(v1.aclose)
+        apart = open_one("v2", settings.upstreams.v2.model_copy(update={"max_connections": Bounds().tasks}))
+        opened.push_async_callback(apart.aclose)
+        shadow = Shadow(apart, telemetry.compare)
+        opened.push_async_callback(shadow.aclose)
+        shadow.start()
+        yield Upstreams(v2, v1, shadow)
+
+
+def _open_upstream(name: str, its: UpstreamSettings, max_response_bytes: int) -> Upstream:
     limits = Limits(
         timeout=its.timeout,
         connect_timeout=its.connect_timeout,
         pool_timeout=its.connect_timeout,
         max_connections=its.max_connections,
         keepalive_expiry=its.keepalive_expiry,
-        max_response_bytes=settings.max_response_bytes,
+        max_response_bytes=max_response_bytes,
     )
     return Upstream(name, open_sender(its.url, its.transport, limits, str(its.ca_file) if its.ca_file else None))
 
@@ -94,7 +101,7 @@ def open_spans(settings: Settings) -> Optional["Spans"]:
     if its_type is None:
         return None
     try:
-        return its_type({change.name: change.v1_path for change in CHANGES}, {"v2": settings.upstreams.v2.url})
+        return its_type({change.name: change.v1_path for change in CHANGES}, settings.upstreams.urls)
     except Exception as error:  # variables that the SDK refuses; the proxy works without spans
         _log.warning("spans: OpenTelemetry does not take its OTEL_* variables: %s", type(error).__name__)
         return None

@@ -6,33 +6,33 @@ It knows nothing of sockets or ASGI: a door brings it a Request and a way to rea
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from secrets import token_hex
 from time import perf_counter
+from typing import NamedTuple
 
 import msgspec
 
-from proxy.contract.envelope import ErrorTranslator, failure, success
+from proxy.admission import METHOD, admit_body, admit_head, admit_passage, find_credential
+from proxy.contract.envelope import failure
 from proxy.contract.errors import (
     CallerError,
+    CredentialError,
     EndpointGone,
     InternalError,
-    InvalidUpstreamResponse,
-    MethodNotAllowed,
     NotFound,
     ProxyError,
-    ProxyLoopDetected,
     ShuttingDown,
-    UnsupportedMediaType,
     UpstreamError,
 )
 from proxy.contract.messages import Body, Field, Request, Response
-from proxy.contract.version_change import AnyChange, Policies
-from proxy.policy.credentials import Credential, read_credential
-from proxy.policy.deprecation import Deprecation
-from proxy.policy.manufacturers import UNREGISTERED, Manufacturers
+from proxy.policy.credentials import Credential
+from proxy.policy.manufacturers import UNREGISTERED
+from proxy.rules import Endpoint, Rules
+from proxy.shadow import Shadow, ShadowCall
 from proxy.telemetry.exchange import Exchange
 from proxy.telemetry.sinks import Telemetry
+from proxy.translation import to_v1
 from proxy.wire import headers
 from proxy.wire.connection import Answer
 from proxy.wire.headers import ToUpstream
@@ -41,44 +41,53 @@ from proxy.wire.upstream import Upstream
 ReadBody = Callable[[int], Awaitable[bytes]]
 """Reads the whole body up to a limit in bytes. Raises PayloadTooLarge or CallerGone."""
 
-METHOD = "POST"
-"""Of every change, in v1 and in v2."""
+V2_PREFIX = b"/v2"
+"""Where v2's own calls are on the common host; the rest of the path stands below the v2 upstream's URL."""
 
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """A version change as it is set to work here."""
+class Upstreams(NamedTuple):
+    """Where calls go. Without a v1, all that no change covers is a 404."""
 
-    change: AnyChange
-    policies: Policies
-    errors: ErrorTranslator
-    deprecation: Deprecation
+    v2: Upstream
+    v1: Upstream | None = None
+    shadow: Shadow | None = None
+
+
+class Call(NamedTuple):
+    """An admitted call on a deprecated endpoint, with its body as bytes and as read."""
+
+    endpoint: Endpoint
+    request: Request
+    credential: Credential
+    body: bytes
+    asked: Body
 
 
 class Pipeline:
-    """Answers requests. `endpoints` are by their v1 path. `now` gives Unix seconds."""
+    """Answers requests by the rules. `now` gives Unix seconds."""
 
     def __init__(
         self,
-        endpoints: Mapping[bytes, Endpoint],
-        v2: Upstream,
+        rules: Rules,
+        upstreams: Upstreams,
         to_upstream: ToUpstream,
-        manufacturers: Manufacturers,
         telemetry: Telemetry,
         *,
         max_body_bytes: int,
         now: Callable[[], float],
     ) -> None:
-        self._endpoints = endpoints
-        self._announced = {its.change.name: its.deprecation.announce() for its in endpoints.values()}
-        self._v2 = v2
+        self._rules = rules
+        self._upstreams = upstreams
         self._to_upstream = to_upstream
-        self._manufacturers = manufacturers
         self._telemetry = telemetry
         self._max_body_bytes = max_body_bytes
         self._now = now
+
+    def apply(self, rules: Rules) -> None:
+        """Has every call from now on answered by other rules; those under way keep theirs."""
+        self._rules = rules
 
     async def answer(self, request: Request, read_body: ReadBody) -> Response:
         """The one answer to a request. It never raises; a bug is a 500 of ours."""
@@ -86,15 +95,14 @@ class Pipeline:
         self._telemetry.begin()
         try:
             exchange.trace = self._telemetry.trace(request)
-            return await self._live(request, read_body, exchange)
+            return await self._live(self._rules, request, read_body, exchange)
         except ProxyError as error:
-            exchange.upstream_failure = error.reason if isinstance(error, UpstreamError) else None
-            return self._refuse(error, exchange)
+            return self._refuse(error, exchange, by_upstream=isinstance(error, UpstreamError))
         except asyncio.CancelledError:  # only a drain that ran out of time cancels a request
-            return self._cut_short(ShuttingDown(), exchange)
+            return self._refuse(ShuttingDown(), exchange, by_upstream=True)
         except Exception as bug:
             self._telemetry.crash(exchange, bug)
-            return self._cut_short(InternalError(), exchange)
+            return self._refuse(InternalError(), exchange, by_upstream=True)
         finally:
             self._telemetry.finish(exchange)
 
@@ -102,30 +110,41 @@ class Pipeline:
         """The answer to a message that was no request; `path` is empty where it could not be told."""
         exchange = Exchange(headers.request_id({}))
         self._telemetry.begin()
-        if path in self._endpoints:
-            self._identify(path, exchange)
+        if endpoint := self._rules.by_path.get(path):
+            exchange.endpoint, exchange.announced = endpoint.change.name, endpoint.announced
         response = self._refuse(error, exchange)
         self._telemetry.finish(exchange)
         return response
 
-    async def _live(self, request: Request, read_body: ReadBody, exchange: Exchange) -> Response:
-        endpoint = self._identify(request.path, exchange)
+    async def _live(self, rules: Rules, request: Request, read_body: ReadBody, exchange: Exchange) -> Response:
+        endpoint = rules.by_path.get(request.path)
+        if endpoint is None:
+            return await self._pass_through(rules, request, read_body, exchange)
+        exchange.endpoint, exchange.announced = endpoint.change.name, endpoint.announced
         credential = admit_head(request)
-        exchange.credential, exchange.listed = credential, self._manufacturers.listed(credential.digest)
+        exchange.credential, exchange.listed = credential, rules.manufacturers.listed(credential.digest)
         self._admit_by_schedule(endpoint, credential, exchange)
         body = await read_body(self._max_body_bytes)
         admit_body(request)
-        asked = read_request(endpoint, body, exchange)
-        message = _encode(endpoint.change.to_v2(asked))
-        answer = await self._send(request, credential, endpoint.change, message, exchange)
-        return self._translate_back(endpoint, asked, answer, exchange)
+        asked: Body = endpoint.change.read_request(body)
+        exchange.unmapped = endpoint.change.lost_fields(asked)
+        return await self._dispatch(Call(endpoint, request, credential, body, asked), exchange)
 
-    def _identify(self, path: bytes, exchange: Exchange) -> Endpoint:
-        endpoint = self._endpoints.get(path)
-        if endpoint is None:
+    async def _pass_through(self, rules: Rules, request: Request, read_body: ReadBody, exchange: Exchange) -> Response:
+        """A path that no change covers: /v2 goes to v2, any other to v1, untouched (contract, last section)."""
+        if self._upstreams.v1 is None:
             raise NotFound
-        exchange.endpoint = endpoint.change.name
-        return endpoint
+        to_v2 = request.path == V2_PREFIX or request.path.startswith(V2_PREFIX + b"/")
+        exchange.endpoint = "passthrough_v2" if to_v2 else "passthrough_v1"
+        admit_passage(request)
+        if credential := find_credential(request.fields):
+            exchange.credential, exchange.listed = credential, rules.manufacturers.listed(credential.digest)
+        body = await read_body(self._max_body_bytes)
+        upstream = self._upstreams.v2 if to_v2 else self._upstreams.v1
+        target = request.target.removeprefix(V2_PREFIX) if to_v2 else request.target
+        answer = await self._send_untouched(upstream, target, request, body, exchange)
+        exchange.key_accepted = 200 <= answer.status < 300  # another status does not say that the key was looked at
+        return self._hand_back(answer, request, exchange)
 
     def _admit_by_schedule(self, endpoint: Endpoint, credential: Credential, exchange: Exchange) -> None:
         """Admission 8. v2 does not judge what is refused here, so a key that no list names is unregistered."""
@@ -136,43 +155,85 @@ class Pipeline:
             exchange.key_accepted = True
             raise
 
-    async def _send(
-        self, request: Request, credential: Credential, change: AnyChange, message: bytes, exchange: Exchange
-    ) -> Answer:
-        upstream = self._v2
-        exchange.upstream = upstream.name
-        trace = None if exchange.trace is None else exchange.trace.send(upstream.name, METHOD)
-        lines = self._to_upstream(request, credential.key, exchange.request_id, message, trace)
-        started = perf_counter()
+    async def _dispatch(self, call: Call, exchange: Exchange) -> Response:
+        """To v1 or v2 by the rollout, and back to v1 where v2 took nothing of the call."""
+        rollout, listed, v1 = call.endpoint.rollout, exchange.listed, self._upstreams.v1
+        if v1 is None:
+            return await self._ask_v2(call, exchange)
+        forced = rollout.forced(listed, call.request.fields.get(b"nox-upstream", ()))
+        unit = _unit_of(call, listed)
+        if (forced or rollout.choose(listed, unit, self._now())) == "v1":
+            return await self._ask_v1(v1, call, exchange, shadowed=rollout.shadows(unit))
         try:
-            answer = await upstream.send(METHOD, change.v2_path, lines, message)
-            exchange.upstream_status = answer.status
+            return await self._ask_v2(call, exchange)
+        except UpstreamError as error:
+            if forced or not (rollout.falls_back and error.not_sent):
+                raise
+            exchange.fail(error.reason)
+            exchange.fallback = error.reason
+        return await self._ask_v1(v1, call, exchange)
+
+    async def _ask_v2(self, call: Call, exchange: Exchange) -> Response:
+        """Admission 14, which is v2's alone: v1 keeps every field. Then there and back (contract, "From v2")."""
+        endpoint, v2 = call.endpoint, self._upstreams.v2
+        endpoint.change.refuse_unmapped(call.asked, endpoint.policies)
+        message = _encode(endpoint.change.to_v2(call.asked))
+        trace = exchange.ask(v2.name)
+        lines = self._to_upstream.translated(call.request, call.credential.key, exchange.request_id, message, trace)
+        answer = await self._send(v2, METHOD.encode(), endpoint.change.v2_path.encode(), lines, message, exchange)
+        exchange.key_accepted = _accepts_key(answer)
+        told = to_v1(endpoint, call.asked, answer, self._now())
+        exchange.attempts[-1].drifted = told.drifted
+        return self._respond(told.status, told.body, _from_v2(answer), exchange, told.outcome)
+
+    async def _ask_v1(self, v1: Upstream, call: Call, exchange: Exchange, *, shadowed: bool = False) -> Response:
+        answer = await self._send_untouched(v1, call.request.target, call.request, call.body, exchange)
+        exchange.key_accepted = _accepts_key(answer)
+        if shadowed and self._upstreams.shadow is not None:
+            self._upstreams.shadow.offer(self._shadow_call(call, answer, exchange))
+        return self._hand_back(answer, call.request, exchange)
+
+    async def _send_untouched(
+        self, upstream: Upstream, target: bytes, request: Request, body: bytes, exchange: Exchange
+    ) -> Answer:
+        trace = exchange.ask(upstream.name)
+        lines = self._to_upstream.untouched(request, exchange.request_id, body, trace)
+        return await self._send(upstream, request.method.encode(), target, lines, body, exchange)
+
+    async def _send(
+        self,
+        upstream: Upstream,
+        method: bytes,
+        target: bytes,
+        lines: Sequence[Field],
+        body: bytes,
+        exchange: Exchange,
+    ) -> Answer:
+        attempt, started = exchange.attempts[-1], perf_counter()
+        try:
+            answer = await upstream.send(method, target, lines, body)
+            attempt.status = answer.status
             return answer
         finally:
-            exchange.upstream_seconds = perf_counter() - started
+            attempt.seconds = perf_counter() - started
 
-    def _translate_back(self, endpoint: Endpoint, asked: Body, answer: Answer, exchange: Exchange) -> Response:
-        """v2's answer as v1's (contract, "From v2")."""
-        status = answer.status
-        lines = headers.from_upstream(answer.fields)
-        if 200 <= status < 300:
-            exchange.key_accepted = True
-            told, exchange.drifted = endpoint.change.read_answer(answer.body)
-            data = endpoint.change.to_v1(asked, told, endpoint.policies)
-            return self._respond(201, success(data, self._now()), lines, exchange, "answered")
-        if 400 <= status < 600:
-            exchange.key_accepted = status < 500 and status not in (401, 403)
-            text, code, exchange.drifted = endpoint.errors.to_v1(status, answer.body)
-            lines += ((b"www-authenticate", b"ApiKey"),) if status == 401 else ()
-            return self._respond(status, failure(text, code, self._now()), lines, exchange, code)
-        raise InvalidUpstreamResponse
+    def _shadow_call(self, call: Call, answer: Answer, exchange: Exchange) -> ShadowCall:
+        message = _encode(call.endpoint.change.to_v2(call.asked))
+        lines = self._to_upstream.translated(call.request, call.credential.key, exchange.request_id, message)
+        return ShadowCall(call.endpoint, exchange.request_id, call.body, lines, message, answer)
 
-    def _cut_short(self, error: ProxyError, exchange: Exchange) -> Response:
-        """The answer to a call that may have been at an upstream, whose answer nobody uses."""
-        exchange.upstream_failure = None if exchange.upstream_seconds is None else error.reason
-        return self._refuse(error, exchange)
+    def _hand_back(self, answer: Answer, request: Request, exchange: Exchange) -> Response:
+        """An upstream's answer as it came, but for what is announced of a deprecated endpoint."""
+        exchange.status, exchange.outcome = answer.status, "answered"
+        fields = headers.untouched_from_upstream(answer, request.method.encode(), exchange.announced, self._now())
+        if exchange.fallback is not None:
+            fields = (*fields, headers.fallback_status(exchange.fallback))
+        return Response(answer.status, fields, answer.body)
 
-    def _refuse(self, error: ProxyError, exchange: Exchange) -> Response:
+    def _refuse(self, error: ProxyError, exchange: Exchange, *, by_upstream: bool = False) -> Response:
+        """`by_upstream`: a call under way there comes to nothing with this."""
+        if by_upstream:
+            exchange.fail(error.reason)
         body = failure(error.text, error.error_code, self._now())
         lines = (*error.fields, headers.proxy_status(error.reason))
         return self._respond(error.status, body, lines, exchange, error.error_code, close=error.closes)
@@ -188,38 +249,36 @@ class Pipeline:
         close: bool = False,
     ) -> Response:
         exchange.status, exchange.outcome = status, outcome
+        unmapped = exchange.unmapped if exchange.upstream != "v1" else ()  # v1 keeps every field
         fields = (
+            headers.date(self._now()),
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", exchange.request_id),
             (b"via", headers.VIA),
-            *self._announced.get(exchange.endpoint, ()),
+            *exchange.announced,
             *lines,
-            *((b"nox-unmapped", field.encode()) for field in exchange.unmapped),
+            *((b"nox-unmapped", field.encode()) for field in unmapped),
         )
         return Response(status, fields, body, close)
 
 
-def admit_head(request: Request) -> Credential:
-    """Admission 3 to 7: what can be judged before the body is read."""
-    if request.method != METHOD:
-        raise MethodNotAllowed
-    if headers.is_loop(request.fields):
-        raise ProxyLoopDetected
-    return read_credential(request.fields)
+def _unit_of(call: Call, listed: str | None) -> str:
+    """What a rollout tells callers apart by."""
+    match call.endpoint.rollout.sticky_by:
+        case "user":
+            return call.endpoint.change.user(call.asked)
+        case "manufacturer":
+            return listed or call.credential.fingerprint
+        case "none":
+            return token_hex(8)
 
 
-def admit_body(request: Request) -> None:
-    """Admission 10 and 11, which come after the body's size."""
-    if headers.is_encoded(request.fields):
-        raise UnsupportedMediaType("Content-Encoding is not supported")
-    if not headers.media_type_is_json(request.fields):
-        raise UnsupportedMediaType
+def _from_v2(answer: Answer) -> tuple[Field, ...]:
+    """The header lines that come along with a translated answer. Every 401 names the scheme."""
+    scheme = CredentialError.fields if answer.status == 401 else ()
+    return (*headers.from_upstream(answer.fields), *scheme)
 
 
-def read_request(endpoint: Endpoint, body: bytes, exchange: Exchange) -> Body:
-    """Admission 12 to 14. What v2 has no room for is noted before it can be refused."""
-    asked: Body = endpoint.change.read_request(body)
-    exchange.unmapped = endpoint.change.lost_fields(asked)
-    endpoint.change.refuse_unmapped(asked, endpoint.policies)
-    return asked
+def _accepts_key(answer: Answer) -> bool:
+    return answer.status < 500 and answer.status not in (401, 403)

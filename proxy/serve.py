@@ -8,23 +8,28 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from socket import socket
 
 import uvloop
 
 from proxy import __version__
-from proxy.app import PublicApp
+from proxy.app import PublicApp, admin_app
 from proxy.contract.changes import CHANGES
-from proxy.parts import lacks_spans, make_admin_app, make_metrics, make_pipeline, open_spans, open_upstream
+from proxy.news import Receiver, Take
+from proxy.parts import lacks_spans, make_overviews, make_pipeline, make_rules, open_spans, open_upstreams
+from proxy.pipeline import Upstreams
+from proxy.reload import Apply, Reloader, taker
 from proxy.settings import Settings
 from proxy.telemetry.access_log import LineWriter
 from proxy.telemetry.block import Block
 from proxy.telemetry.metrics import Metrics, forget_running
+from proxy.telemetry.scrape import Scrape
 from proxy.telemetry.sinks import Telemetry
-from proxy.wire.server import Obey, Server, address_of, bind, obey_operator, run_servers
-from proxy.wire.upstream import Upstream
+from proxy.wire.server import App, Server, address_of, bind, obey_operator, run_servers
 from proxy.workers import Supervisor, Worker, obey_supervisor, outlast_workers
 
 STDOUT = 1
@@ -32,37 +37,48 @@ SAMPLE_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
+ObeyAndTake = Callable[[Take, Callable[[], None], Callable[[], None]], None]
+"""Has the running loop call the first function with news, the second to drain, the third to end at once."""
 
-def serve(settings: Settings) -> None:
-    """Runs until SIGTERM or SIGINT. Raises OSError where an address cannot be had."""
+
+def serve(file: Path | None) -> None:
+    """Runs until SIGTERM or SIGINT. Raises SettingsFault, and OSError where an address cannot be had."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    with contextlib.closing(Reloader(file, _warn)) as reloader:
+        _serve(reloader)
+
+
+def _serve(reloader: Reloader) -> None:
+    settings = reloader.settings
     public, admin = bind(*settings.listen), bind(*settings.admin_listen)
     blocks = [Block() for _ in range(settings.workers)]
-    app = make_admin_app(settings, blocks)
+    app, show = _make_admin(settings, [*blocks, reloader.block])
     said = partial(_say_started, settings, address_of(public), address_of(admin))
     if settings.workers == 1:
         beside = Server(app, admin, drain_seconds=1)
-        uvloop.run(_serve_public(settings, public, blocks[0], [beside], on_started=said))
+        obey = partial(_obey_alone, reloader)
+        uvloop.run(_serve_public(settings, public, blocks[0], obey, [beside], show=show, on_started=said))
         return
 
     turns = os.memfd_create("turns") if settings.access_log else None  # a file that needs no place to be
 
-    def work(block: Block, lifeline: int) -> None:
+    def work(block: Block, link: Receiver) -> None:
         admin.close()
-        obey = partial(obey_supervisor, lifeline)
-        uvloop.run(_serve_public(settings, public, block, turns=turns, obey=obey))
+        uvloop.run(_serve_public(reloader.settings, public, block, partial(obey_supervisor, link), turns=turns))
 
-    def administer(lifeline: int) -> None:
+    def administer(link: Receiver) -> None:
         public.close()
+        for apply in show:
+            apply(make_rules(reloader.settings))
         server = Server(app, admin, drain_seconds=1)
-        uvloop.run(run_servers(server, obey=partial(outlast_workers, lifeline)))
+        uvloop.run(run_servers(server, obey=partial(outlast_workers, link, taker(settings, *show))))
 
     workers = {
         f"worker {number}": Worker(partial(work, block), partial(forget_running, block))
         for number, block in enumerate(blocks, 1)
     }
-    supervisor = Supervisor(workers, Worker(administer), drain_seconds=settings.drain_seconds)
+    supervisor = Supervisor(workers, Worker(administer), reloader, drain_seconds=settings.drain_seconds)
     supervisor.run(on_started=said, on_stop=public.close)
 
 
@@ -75,45 +91,69 @@ def warnings(settings: Settings) -> list[str]:
         for field, policy in settings.policies(change).items()
         if policy != "reject"
     ]
+    rollouts = ((change, settings.rollout(change)) for change in CHANGES)
+    found += [
+        f"changes.{change.name}.rollout.shadow: it compares what v1 answers, and nobody is sent there"
+        for change, its in rollouts
+        if its.shadow_percent and its.v2_percent == 100 and not its.steps and not its.overrides
+    ]
     if lacks_spans():
         found.append("OTEL_*: spans are asked for, but OpenTelemetry is not installed: ./deploy/venv otel")
     return found
+
+
+def _make_admin(settings: Settings, blocks: Sequence[Block]) -> tuple[App, tuple[Apply, ...]]:
+    """The admin port's app, which reads all blocks, and what has it show other rules."""
+    rules = make_rules(settings)
+    scrape = Scrape(blocks, rules, time.time)
+    overviews = make_overviews(settings, scrape, rules)
+    return admin_app(scrape, overviews), (scrape.apply, overviews.apply)
+
+
+def _obey_alone(reloader: Reloader, take: Take, drain: Callable[[], None], end: Callable[[], None]) -> None:
+    """For the one process that does all: the operator is obeyed, and the settings are read, here."""
+    obey_operator(drain, end)
+    reloader.hand_to(take)
 
 
 async def _serve_public(
     settings: Settings,
     listener: socket,
     block: Block,
+    obey: ObeyAndTake,
     beside: Sequence[Server] = (),
     *,
     turns: int | None = None,
-    obey: Obey = obey_operator,
+    show: Iterable[Apply] = (),
     on_started: Callable[[], None] = lambda: None,
 ) -> None:
     lines = LineWriter(STDOUT, turns) if settings.access_log else None
-    metrics = make_metrics(settings, block)
-    v2 = open_upstream("v2", settings)
+    metrics, rules = Metrics(block), make_rules(settings)
+    metrics.await_first_calls(rules)
     spans = open_spans(settings)
-    pipeline = make_pipeline(settings, v2, Telemetry(metrics, lines, spans))
-    server = Server(
-        PublicApp(pipeline),
-        listener,
-        refuse=pipeline.refuse,
-        max_header_bytes=settings.max_header_bytes,
-        keepalive_timeout=settings.keepalive_timeout,
-        drain_seconds=settings.drain_seconds,
-    )
+    telemetry = Telemetry(metrics, lines, spans)
 
     def started() -> None:
         metrics.ready(True)
         on_started()
 
     try:
-        async with _sampling(v2, metrics):
-            await run_servers(server, beside, obey=obey, on_started=started, on_stop=lambda: metrics.ready(False))
+        async with open_upstreams(settings, telemetry) as upstreams, _sampling(upstreams, metrics):
+            pipeline = make_pipeline(settings, rules, upstreams, telemetry)
+            server = Server(
+                PublicApp(pipeline),
+                listener,
+                refuse=pipeline.refuse,
+                dates_answers=False,  # an upstream's answer may bring its own Date
+                max_header_bytes=settings.max_header_bytes,
+                keepalive_timeout=settings.keepalive_timeout,
+                drain_seconds=settings.drain_seconds,
+            )
+            take = taker(settings, metrics.await_first_calls, pipeline.apply, *show)
+            obey_here = partial(obey, take)
+            await run_servers(server, beside, obey=obey_here, on_started=started, on_stop=lambda: metrics.ready(False))
     finally:
         metrics.ready(False)
-        await v2.aclose()
         if lines is not None:
             lines.close()
         if spans is not None:
@@ -126,19 +166,25 @@ def _say_started(settings: Settings, public: str, admin: str) -> None:
         __version__,
         public,
         admin,
-        settings.upstreams.v2.url,
+        " and ".join(settings.upstreams.urls.values()),
     )
+    _warn(settings)
+
+
+def _warn(settings: Settings) -> None:
     for warning in warnings(settings):
         _log.warning(warning)
 
 
 @contextlib.asynccontextmanager
-async def _sampling(upstream: Upstream, metrics: Metrics) -> AsyncIterator[None]:
-    """Looks at an upstream's connections each second, for they come and go without a request too."""
+async def _sampling(upstreams: Upstreams, metrics: Metrics) -> AsyncIterator[None]:
+    """Looks at the upstreams' connections each second, for they come and go without a request too."""
 
     async def sample() -> None:
-        while (found := upstream.connections()) is not None:
-            metrics.sample(upstream.name, found.active, found.idle)
+        while True:
+            for upstream in (upstreams.v1, upstreams.v2):
+                if upstream is not None and (found := upstream.connections()) is not None:
+                    metrics.sample(upstream.name, found.active, found.idle)
             await asyncio.sleep(SAMPLE_SECONDS)
 
     sampler = asyncio.create_task(sample())

@@ -1,7 +1,7 @@
 """The sections of the settings: what stands under each heading of the file, and what contradicts itself there."""
 
-from collections.abc import Iterator
-from itertools import accumulate
+from collections.abc import Iterator, Mapping
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, create_model, model_validator
@@ -9,7 +9,20 @@ from pydantic import BaseModel, ConfigDict, create_model, model_validator
 from proxy.contract.changes import CHANGES
 from proxy.contract.version_change import AnyChange, UnmappedPolicy
 from proxy.policy.deprecation import Brownout, Deprecation
-from proxy.setting_types import Authority, Count, Digest, Moment, Percent, Seconds, Url, WebLink
+from proxy.policy.rollout import Override, Rollout, Step
+from proxy.setting_types import (
+    Authority,
+    Count,
+    Digest,
+    Moment,
+    Percent,
+    Salt,
+    Seconds,
+    Share,
+    Switch,
+    Url,
+    WebLink,
+)
 from proxy.wire.transport import TransportName
 
 
@@ -20,9 +33,9 @@ class Section(BaseModel):
 
 
 class UpstreamSettings(Section):
-    """`[upstreams.v2]`; times in seconds."""
+    """`[upstreams.v1]` and `[upstreams.v2]`; times in seconds."""
 
-    url: Url = "https://auth.nox.energy/v2"
+    url: Url
     connect_timeout: Seconds = 3.0
     timeout: Seconds = 10.0
     max_connections: Count = 512
@@ -31,10 +44,22 @@ class UpstreamSettings(Section):
     ca_file: Authority | None = None
 
 
-class Upstreams(Section):
-    """`[upstreams]`."""
+class V2Settings(UpstreamSettings):
+    """`[upstreams.v2]`."""
 
-    v2: UpstreamSettings = UpstreamSettings()
+    url: Url = "https://auth.nox.energy/v2"
+
+
+class Upstreams(Section):
+    """`[upstreams]`. Without `v1` all calls go to v2."""
+
+    v1: UpstreamSettings | None = None
+    v2: V2Settings = V2Settings()
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Of those that are set, by name."""
+        return {"v2": self.v2.url, **({"v1": self.v1.url} if self.v1 else {})}
 
 
 class BrownoutSettings(Section):
@@ -95,22 +120,111 @@ class DeprecationSettings(Section):
         )
 
 
+class StepSettings(Section):
+    """One of `steps` in `[changes.NAME.rollout]`."""
+
+    at: Moment
+    v2_percent: Share
+
+
+class ShadowSettings(Section):
+    """`[changes.NAME.rollout.shadow]`."""
+
+    percent: Share
+    accept_side_effects: Switch = False
+
+    @model_validator(mode="after")
+    def _accepted(self) -> Self:
+        if self.percent and not self.accept_side_effects:
+            raise ValueError("accept_side_effects = true is missing: v2 creates users for shadow calls too")
+        return self
+
+
+class RolloutSettings(Section):
+    """`[changes.NAME.rollout]`. The default of `salt`, the change's name, is added below."""
+
+    v2_percent: Share = 100.0
+    steps: tuple[StepSettings, ...] = ()
+    sticky_by: Literal["user", "manufacturer", "none"] = "user"
+    salt: Salt = ""
+    fallback: Literal["never", "not_sent"] = "never"
+    allow_header: Switch = False
+    shadow: ShadowSettings | None = None
+
+    @model_validator(mode="after")
+    def _without_contradiction(self) -> Self:
+        if faults := [*self._faults()]:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def _faults(self) -> Iterator[str]:
+        if self.steps and "v2_percent" not in self.model_fields_set:
+            yield "steps need v2_percent beside them: it is the share before the first step"
+        for number, (one, other) in enumerate(pairwise(self.steps)):
+            if other.at == one.at:
+                yield f"steps {number} and {number + 1} are at the same time"
+            elif other.at < one.at:
+                yield f"steps {number} and {number + 1} are out of order: put the earlier first"
+
+    def needs_of_v1(self) -> Iterator[str]:
+        """What here takes an upstream v1: a setting and what it says."""
+        if self.v2_percent < 100:
+            yield "v2_percent: under 100"
+        for number, step in enumerate(self.steps):
+            if step.v2_percent < 100:
+                yield f"steps.{number}.v2_percent: under 100"
+        if self.fallback == "not_sent":
+            yield 'fallback: "not_sent"'
+        if self.allow_header:
+            yield "allow_header: true"
+        if self.shadow is not None and self.shadow.percent:
+            yield "shadow.percent: over 0"
+
+    def plan(self, overrides: Mapping[str, Override]) -> Rollout:
+        """The policy that these settings ask for; `overrides` are by manufacturer."""
+        return Rollout(
+            v2_percent=self.v2_percent,
+            steps=tuple(Step(its.at, its.v2_percent) for its in self.steps),
+            sticky_by=self.sticky_by,
+            salt=self.salt,
+            falls_back=self.fallback == "not_sent",
+            allow_header=self.allow_header,
+            shadow_percent=self.shadow.percent if self.shadow is not None else 0.0,
+            overrides=overrides,
+        )
+
+
 class ChangeSettings(Section):
     """`[changes.NAME]`: what every change has. Its unmapped fields are added by their names below."""
 
     error_codes: dict[str, str] = {}
     deprecation: DeprecationSettings = DeprecationSettings()
+    rollout: RolloutSettings = RolloutSettings()
 
 
 class ManufacturerSettings(Section):
     """`[manufacturers.NAME]`."""
 
     keys_sha256: tuple[Digest, ...] = ()
+    v2_percent: Share | None = None
+    allow_header: Switch | None = None
+
+    def needs_of_v1(self) -> Iterator[str]:
+        """What here takes an upstream v1: a setting and what it says."""
+        if self.v2_percent is not None and self.v2_percent < 100:
+            yield "v2_percent: under 100"
+        if self.allow_header:
+            yield "allow_header: true"
+
+    def override(self) -> Override:
+        """What counts for the manufacturer instead of a rollout's."""
+        return Override(self.v2_percent, self.allow_header)
 
 
 def _change_section(change: AnyChange) -> type[ChangeSettings]:
-    policies: dict[str, Any] = dict.fromkeys(change.unmapped, (UnmappedPolicy, "echo"))
-    return create_model(change.name, __base__=ChangeSettings, **policies)
+    rollout = create_model("rollout", __base__=RolloutSettings, salt=(Salt, change.name))
+    fields: dict[str, Any] = dict.fromkeys(change.unmapped, (UnmappedPolicy, "echo"))
+    return create_model(change.name, __base__=ChangeSettings, rollout=(rollout, rollout()), **fields)
 
 
 def _changes_section() -> type[Section]:

@@ -113,6 +113,18 @@ def _moment(value: object) -> float:
     raise ValueError("must be a date and time with its offset, as 2027-06-30T23:59:59Z")
 
 
+def _share(value: float) -> float:
+    if value != round(value, 2):
+        raise ValueError("a share comes in steps of 0.01")
+    return value
+
+
+def _salt(value: str) -> str:
+    if not value or not value.isprintable():
+        raise ValueError("a salt is one or more printable characters")
+    return value
+
+
 def _authority(value: Path) -> Path:
     try:
         tls_context(str(value))
@@ -125,6 +137,7 @@ AddressText = Annotated[Address, NoDecode, BeforeValidator(parse_address)]
 Seconds = Annotated[float, _only(int, float, words="a number of seconds"), Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, _only(int, words="a whole number"), Field(gt=0)]
 Percent = Annotated[float, _only(int, float, words="a number from 0 to 100"), Field(ge=0, le=100)]
+Share = Annotated[Percent, AfterValidator(_share)]
 Moment = Annotated[float, BeforeValidator(_moment)]
 """Unix seconds."""
 Switch = Annotated[bool, _only(bool, words="true or false")]
@@ -134,3 +147,4 @@ TrustedProxies = Annotated[tuple[str, ...], AfterValidator(_networks)]
 Authority = Annotated[Path, AfterValidator(_authority)]
 Digest = Annotated[str, AfterValidator(_digest)]
 Name = Annotated[str, AfterValidator(_name)]
+Salt = Annotated[str, AfterValidator(_salt)]

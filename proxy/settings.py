@@ -1,14 +1,14 @@
 """The settings: one TOML file, then NOX_PROXY_* variables over it, frozen and checked at start."""
 
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -21,6 +21,7 @@ from proxy.contract.changes import CHANGES
 from proxy.contract.version_change import AnyChange, Policies
 from proxy.policy.deprecation import Deprecation
 from proxy.policy.manufacturers import UNREGISTERED
+from proxy.policy.rollout import Override, Rollout
 from proxy.setting_sections import Changes, ChangeSettings, ManufacturerSettings, Upstreams
 from proxy.setting_types import Address, AddressText, Count, Name, Seconds, Switch, TrustedProxies, Variable
 from proxy.wire.headers import Networks
@@ -32,9 +33,12 @@ WORDS = {
     "dict_type": "must be a table",
     "tuple_type": "must be a list",
     "path_type": "must be a path",
+    "missing": "is missing",
 }
 """pydantic's kinds of fault, where its own words speak of Python."""
 TABLES = ("upstreams", "changes", "manufacturers")
+RELOADED = ("changes", "manufacturers")
+"""What a running proxy takes over from a file that was changed."""
 
 
 class Settings(BaseSettings):
@@ -60,13 +64,24 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
-        if faults := [*self._shared_addresses(), *self._shared_keys(), *self._unknown_names()]:
+        if faults := [*self.contradictions()]:
             raise ValueError("\n".join(faults))
         return self
+
+    def contradictions(self) -> Iterator[str]:
+        """What of the sections cannot stand together, a line each, with its place."""
+        yield from self._shared_addresses()
+        yield from self._shared_keys()
+        yield from self._unknown_names()
+        if self.upstreams.v1 is None:
+            yield from (f"{need} needs upstreams.v1.url" for need in self._needs_of_v1())
 
     def _shared_addresses(self) -> Iterator[str]:
         if self.listen == self.admin_listen and self.listen.port:
             yield "admin_listen: the same address as listen"
+        v1, v2 = self.upstreams.v1, self.upstreams.v2
+        if v1 is not None and v1.url.casefold() == v2.url.casefold():
+            yield "upstreams.v1.url: the same as upstreams.v2.url; v1's is the host without v2's prefix"
 
     def _shared_keys(self) -> Iterator[str]:
         owners: dict[str, str] = {}
@@ -83,6 +98,14 @@ class Settings(BaseSettings):
                     if name not in known:
                         where = f"changes.{change.name}.deprecation.brownouts.{number}.exempt.{place}"
                         yield f"{where}: not the name of a manufacturer"
+
+    def _needs_of_v1(self) -> Iterator[str]:
+        for change in CHANGES:
+            for need in self._section(change).rollout.needs_of_v1():
+                yield f"changes.{change.name}.rollout.{need}"
+        for name, listed in self.manufacturers.items():
+            for need in listed.needs_of_v1():
+                yield f"manufacturers.{name}.{need}"
 
     @property
     def trusted_networks(self) -> Networks:
@@ -101,6 +124,11 @@ class Settings(BaseSettings):
     def deprecation(self, change: AnyChange) -> Deprecation:
         """The schedule of its end."""
         return self._section(change).deprecation.schedule(self.upstreams.v2.url + change.v2_path)
+
+    def rollout(self, change: AnyChange) -> Rollout:
+        """Which upstream answers its calls."""
+        overrides = {name: listed.override() for name, listed in self.manufacturers.items()}
+        return self._section(change).rollout.plan({name: its for name, its in overrides.items() if its != Override()})
 
     def _section(self, change: AnyChange) -> ChangeSettings:
         section: ChangeSettings = getattr(self.changes, change.name)
@@ -129,7 +157,20 @@ class SettingsFault(Exception):
 
 def load(file: Path | None) -> Settings:
     """The settings of a file, if one is given, and the environment. Raises SettingsFault."""
-    written = _read(file) if file else {}
+    return load_text(read_file(file) if file else None, str(file))
+
+
+def read_file(file: Path) -> bytes:
+    """What stands in a settings file. Raises SettingsFault."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SettingsFault(f"{file}: {error.strerror}") from None
+
+
+def load_text(text: bytes | None, name: str) -> Settings:
+    """The settings of a text, if there is one, and the environment. Raises SettingsFault; `name` is the file's."""
+    written = {} if text is None else _parse(text, name)
     # BaseSettings takes names that begin with _ for instructions to itself.
     unknown = [*(name for name in written if name not in Settings.model_fields), *_unknown_variables()]
     try:
@@ -147,6 +188,28 @@ def load(file: Path | None) -> Settings:
     return settings
 
 
+def reloaded(running: Settings, read: Settings) -> tuple[Settings, tuple[str, ...]]:
+    """The settings to go on with after others were read, and the names of those that only a restart can change.
+
+    Raises SettingsFault where what is new cannot go with what stays.
+    """
+    settings = running.model_copy(update={name: getattr(read, name) for name in RELOADED})
+    left = tuple(_differences(settings, read))
+    if faults := [*settings.contradictions()]:  # both were whole: it is for want of what cannot change
+        raise SettingsFault(*(f"{fault}; only a restart changes {', '.join(left)}" for fault in faults))
+    return settings, left
+
+
+def _differences(running: BaseModel, read: BaseModel, above: str = "") -> Iterator[str]:
+    """The names of the settings in which two differ."""
+    for name in type(running).model_fields:
+        one, other = getattr(running, name), getattr(read, name)
+        if isinstance(one, BaseModel) and isinstance(other, BaseModel):
+            yield from _differences(one, other, f"{above}{name}.")
+        elif one != other:
+            yield above + name
+
+
 def exports_spans() -> bool:
     """Whether OpenTelemetry's own variables ask for spans over OTLP. They are its to read; no setting of ours is."""
     asked = any(os.environ.get(f"OTEL_EXPORTER_OTLP_{its}ENDPOINT") for its in ("", "TRACES_"))
@@ -154,17 +217,15 @@ def exports_spans() -> bool:
     return asked and not disabled and os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() != "none"
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _parse(text: bytes, name: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise SettingsFault(f"{file}: {error.strerror}") from None
+        return tomllib.loads(text.decode())
     except UnicodeDecodeError:
-        raise SettingsFault(f"{file}: not UTF-8") from None
+        raise SettingsFault(f"{name}: not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingsFault(f"{file}: {error}") from None
+        raise SettingsFault(f"{name}: {error}") from None
     except (ValueError, RecursionError):  # a number of thousands of digits, or brackets as deep
-        raise SettingsFault(f"{file}: not TOML that can be read") from None
+        raise SettingsFault(f"{name}: not TOML that can be read") from None
 
 
 class _Variables(EnvSettingsSource):
@@ -194,9 +255,12 @@ def _unknown_variables() -> list[str]:
 
 
 def _place_of(error: SettingsError) -> str:
-    """The setting that pydantic-settings could not parse."""
-    found = re.search(r'field "(\w+)"', str(error))
-    return found[1] if found else f"a {PREFIX}* variable"
+    """The setting whose variable pydantic-settings could not parse; its own words name the first level alone."""
+    cause = error.__cause__
+    for name, value in os.environ.items():
+        if isinstance(cause, JSONDecodeError) and value == cause.doc and name.upper().startswith(PREFIX):
+            return name.upper().removeprefix(PREFIX).lower().replace("__", ".")
+    return f"a {PREFIX}* variable"
 
 
 def _printable(part: str) -> str:

@@ -2,8 +2,10 @@
 
 Signals to the supervisor: the first SIGTERM or SIGINT drains, a second ends at once. What it tells its workers:
 SIGTERM drains, SIGQUIT ends, and SIGKILL ends one that does neither in time. A service manager may send SIGTERM to all
-of them at once, so a worker that gets it twice only drains. A child whose supervisor is gone drains too: the end of a
-pipe that nobody else holds tells it.
+of them at once, so a worker that gets it twice only drains. A child whose supervisor is gone drains too: the end of its
+link tells it, for nobody else holds the other one.
+
+While they run they are handed news: see `news.py`.
 """
 
 import asyncio
@@ -20,6 +22,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from typing import NamedTuple
 
+from proxy.news import News, Receiver, Sender, Spreading, Take, make_link
 from proxy.wire.server import OPERATORS
 
 _log = logging.getLogger(__name__)
@@ -31,8 +34,8 @@ RESTART_SECONDS = 1.0
 END_SECONDS = 2.0
 """How long an end may take that is no drain."""
 
-Run = Callable[[int], None]
-"""What a process does until it ends. It is given the supervisor's lifeline, a descriptor for the functions below."""
+Run = Callable[[Receiver], None]
+"""What a process does until it ends. It is given its end of the link, for the functions below."""
 
 
 class Worker(NamedTuple):
@@ -42,17 +45,24 @@ class Worker(NamedTuple):
     mourn: Callable[[], None] = lambda: None
 
 
-class Supervisor:
-    """Runs `workers`, by their names, and beside them `admin`, which it ends after them."""
+class _Child(NamedTuple):
+    """A process that runs, and our end of its link."""
 
-    def __init__(self, workers: Mapping[str, Worker], admin: Worker, *, drain_seconds: float) -> None:
+    process: ForkProcess
+    link: Sender
+
+
+class Supervisor:
+    """Runs `workers`, by their names, and beside them `admin`, which it ends after them; hands them all `news`."""
+
+    def __init__(self, workers: Mapping[str, Worker], admin: Worker, news: News, *, drain_seconds: float) -> None:
         self._roles = {**workers, "admin": admin}
         self._drain_seconds = drain_seconds
         self._deadline = math.inf
-        self._running: dict[str, ForkProcess] = {}
+        self._running: dict[str, _Child] = {}
         self._born: dict[str, float] = {}
         self._stopping = False
-        self._lifeline, self._held = os.pipe()
+        self._news = Spreading(news)
 
     def run(self, *, on_started: Callable[[], None], on_stop: Callable[[], None]) -> None:
         """Returns when all have ended. `on_stop` is called before the workers are told.
@@ -74,40 +84,61 @@ class Supervisor:
             self._start(name)
         on_started()
         while self._workers() or not self._stopping:
-            # A handler's doings do not end the wait, so it is never long.
-            wait([process.sentinel for process in self._running.values()], RESTART_SECONDS)
+            # Not every handler's doings end the wait, so it is never long.
+            wait(self._awaited(), RESTART_SECONDS)
             self._reap()
             self._replace()
+            if not self._stopping:
+                self._news.spread({name: child.link for name, child in self._running.items()})
             if time.monotonic() > self._deadline:
                 self._tell(signal.SIGKILL)
         self._end_admin()
 
-    def _workers(self) -> list[ForkProcess]:
-        return [process for name, process in self._running.items() if name != "admin"]
+    def _awaited(self) -> list[int]:
+        """Once all are to end, only their ends are of interest."""
+        ends = [child.process.sentinel for child in self._running.values()]
+        if self._stopping:
+            return ends
+        answers = [child.link.fileno() for child in self._running.values() if child.link.owes_answer]
+        return [*ends, *answers, self._news.fileno()]
+
+    def _workers(self) -> list[_Child]:
+        return [child for name, child in self._running.items() if name != "admin"]
 
     def _tell(self, number: signal.Signals) -> None:
-        for process in self._workers():
-            _send(process, number)
+        for child in self._workers():
+            _send(child.process, number)
 
     def _start(self, name: str, delay: float = 0.0) -> None:
         self._born[name] = time.monotonic() + delay
-        process = _fork.Process(target=self._enter, args=(self._roles[name].run, delay), name=name, daemon=True)
-        with _without_signals():  # until the child has let go of our handlers
-            process.start()
-            self._running[name] = process
+        ours, theirs = make_link()
+        self._news.begin(ours)
+        arguments = (self._roles[name].run, theirs, ours, delay)
+        process = _fork.Process(target=self._enter, args=arguments, name=name, daemon=True)
+        try:
+            with _without_signals():  # until the child has let go of our handlers
+                process.start()
+                self._running[name] = _Child(process, ours)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         if self._stopping:  # the signal came while this one was not yet among those that run
             _send(process, signal.SIGTERM)
 
     def _reap(self) -> None:
         """Takes leave of those that ended."""
-        for name, process in list(self._running.items()):
-            if process.exitcode is None:
+        for name, child in list(self._running.items()):
+            if child.process.exitcode is None:
                 continue
-            process.join()
+            child.process.join()
+            child.link.close()
             del self._running[name]
             self._roles[name].mourn()
             if not self._stopping:
-                _log.error("%s (process %d) ended: %s; it is replaced", name, process.pid, _why(process.exitcode))
+                why = _why(child.process.exitcode)
+                _log.error("%s (process %d) ended: %s; it is replaced", name, child.process.pid, why)
 
     def _replace(self) -> None:
         """Starts those that are missing. What cannot be started now is tried again."""
@@ -118,51 +149,46 @@ class Supervisor:
             except OSError as error:
                 _log.error("%s cannot be started: %s; it is tried again", name, error.strerror)
 
-    def _enter(self, run: Run, delay: float) -> None:
-        """A child's first steps. A terminal's Ctrl-C reaches it too, but is the supervisor's to hear."""
+    def _enter(self, run: Run, link: Receiver, ours: Sender, delay: float) -> None:
+        """A child's first steps. A terminal's Ctrl-C reaches it too, but is the supervisor's to hear, as is a SIGHUP.
+
+        It holds no end of a link but its own, or nobody would be told by them that the supervisor is gone.
+        """
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, OPERATORS)
-        os.close(self._held)
+        for end in (ours, *(child.link for child in self._running.values())):
+            end.close()
         time.sleep(delay)
         try:
-            run(self._lifeline)
+            run(link)
         except OSError as error:
             _log.error("%s cannot work: %s", multiprocessing.current_process().name, error)
             sys.exit(1)
 
     def _end_admin(self) -> None:
-        for process in self._running.values():
-            _send(process, signal.SIGQUIT)
-            process.join(END_SECONDS)
-            _send(process, signal.SIGKILL)
-            process.join()
+        for child in self._running.values():
+            _send(child.process, signal.SIGQUIT)
+            child.process.join(END_SECONDS)
+            _send(child.process, signal.SIGKILL)
+            child.process.join()
 
 
-def obey_supervisor(lifeline: int, drain: Callable[[], None], end: Callable[[], None]) -> None:
+def obey_supervisor(link: Receiver, take: Take, drain: Callable[[], None], end: Callable[[], None]) -> None:
     """For a worker."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, drain)
     loop.add_signal_handler(signal.SIGQUIT, end)
-    _drain_without_supervisor(lifeline, drain)
+    link.follow(take, orphaned=drain)
 
 
-def outlast_workers(lifeline: int, drain: Callable[[], None], end: Callable[[], None]) -> None:
+def outlast_workers(link: Receiver, take: Take, drain: Callable[[], None], end: Callable[[], None]) -> None:
     """For the admin process: the supervisor ends it, after the workers."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, lambda: None)
     loop.add_signal_handler(signal.SIGQUIT, end)
-    _drain_without_supervisor(lifeline, drain)
-
-
-def _drain_without_supervisor(lifeline: int, drain: Callable[[], None]) -> None:
-    loop = asyncio.get_running_loop()
-
-    def orphaned() -> None:
-        loop.remove_reader(lifeline)
-        drain()
-
-    loop.add_reader(lifeline, orphaned)
+    link.follow(take, orphaned=drain)
 
 
 @contextlib.contextmanager

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from proxy.page import HEADERS, CallerRow, Overview, ScheduleRow, UpstreamRow, render
+from proxy.page import HEADERS, CallerRow, Overview, RolloutRow, ScheduleRow, UpstreamRow, render
 from proxy.policy.deprecation import Brownout
+from proxy.policy.manufacturers import UNAUTHENTICATED, UNREGISTERED
+from proxy.policy.rollout import Override, Rollout, Step
 from tests.processes import ROOT
 
 PICTURE = ROOT / "grafana/admin-page.png"
@@ -44,12 +46,23 @@ V2 = UpstreamRow(
     name="v2",
     url="https://auth.nox.energy/v2",
     health="answering",
-    answered=179_611,
-    failures=(("http_response_timeout", 31), ("connection_refused", 4)),
+    answered=9_111,
+    failures=(("http_response_timeout", 3), ("connection_refused", 4)),
     last_answer=NOW - 2,
     last_failure=NOW - 5 * HOUR,
     active=3,
     idle=9,
+)
+V1 = UpstreamRow(
+    name="v1",
+    url="https://legacy.auth.example",
+    health="answering",
+    answered=173_430,
+    failures=(),
+    last_answer=NOW - 1,
+    last_failure=None,
+    active=5,
+    idle=11,
 )
 CONNECT = ScheduleRow(
     endpoint="connect_nox_user",
@@ -61,22 +74,60 @@ CONNECT = ScheduleRow(
     active=None,
     next=Brownout(at("2027-03-01T07:00:00"), at("2027-03-01T10:00:00"), 100, frozenset(("borealis", "unregistered"))),
 )
+CANARY = RolloutRow(
+    endpoint="connect_nox_user",
+    rollout=Rollout(
+        v2_percent=0.0,
+        steps=tuple(
+            Step(at(f"2026-{day}T08:00:00"), percent)
+            for day, percent in (
+                ("11-16", 1),
+                ("11-19", 10),
+                ("11-25", 25),
+                ("11-30", 50),
+                ("12-03", 75),
+                ("12-07", 100),
+            )
+        ),
+        falls_back=True,
+        shadow_percent=5.0,
+        overrides={"borealis": Override(0.0), "ecotherm": Override(100.0, allow_header=True)},
+    ),
+    v1=173_430,
+    v2=6_035,
+    fallbacks=(("connection_refused", 4),),
+    verdicts=(("match", 8_666), ("mismatch", 3), ("dropped", 2)),
+    mismatches=(("message", 3),),
+)
 
 
-def caller(name: str, calls: int = 0, errors: int = 0, seen: float | None = None, *, key: int = 0) -> CallerRow:
-    """A manufacturer, most of whose calls carry device_ids; `key` of them come with x-api-key."""
-    schemes = tuple((scheme, n) for scheme, n in (("x-api-key", key), ("authorization", calls - key)) if n)
-    unmapped = (("device_ids", calls * 7 // 10),) if calls else ()
-    return CallerRow(name, calls, errors, seen, schemes, unmapped)
+def caller(
+    name: str, calls: int = 0, errors: int = 0, seen: float | None = None, *, key: int = 0, v2: int = 0, direct: int = 0
+) -> CallerRow:
+    """A manufacturer, most of whose v1 calls carry device_ids; `key` of them come with x-api-key, `v2` go there."""
+    return CallerRow(
+        manufacturer=name,
+        listed=name not in (UNREGISTERED, UNAUTHENTICATED),
+        calls=calls,
+        errors=errors,
+        v1=calls - v2,
+        v2=v2,
+        direct=direct,
+        override=CANARY.rollout.overrides.get(name),
+        last_seen=seen,
+        schemes=tuple((scheme, n) for scheme, n in (("x-api-key", key), ("authorization", calls - key)) if n),
+        unmapped=(("device_ids", calls * 7 // 10),) if calls else (),
+    )
 
 
 CALLERS = (
-    caller("acme heating", 121_377, 402, NOW - 2, key=121_377),
+    caller("acme heating", 121_377, 402, NOW - 2, key=121_377, v2=5_604, direct=2_310),
     caller("borealis", 48_210, 12, NOW - 41),
-    caller("calor & söhne", 9_874, 37, NOW - 19 * 60, key=9_800),
-    caller("ecotherm"),
+    caller("calor & söhne", 9_874, 37, NOW - 19 * 60, key=9_800, v2=431),
+    caller("ecotherm", direct=769),
+    caller("fjord"),
     caller("unregistered", 4, 1, NOW - 3 * HOUR, key=4),
-    CallerRow("unauthenticated", 388, 388, NOW - 95, (), ()),
+    replace(caller("unauthenticated", 388, 388, NOW - 95), v1=0, schemes=(), unmapped=()),
 )
 SAMPLE = Overview(
     version="0.1.0",
@@ -84,8 +135,11 @@ SAMPLE = Overview(
     now=NOW,
     workers=2,
     ready=True,
-    upstreams=(V2,),
+    settings_read=NOW - 4 * DAY - HOUR,
+    reload_failed=False,
+    upstreams=(V1, V2),
     schedules=(CONNECT,),
+    rollouts=(CANARY,),
     callers=CALLERS,
 )
 
@@ -94,24 +148,43 @@ HOSTILE = '"><img src=x onerror="window.ran=1"><script>window.ran=1</script>'
 EMPTY = replace(
     SAMPLE,
     started=NOW,
+    settings_read=None,
     upstreams=(replace(V2, health="untried", answered=0, failures=(), last_answer=None, last_failure=None),),
     schedules=(replace(CONNECT, deprecated_at=None, sunset_at=None, after_sunset="serve", next=None),),
+    rollouts=(),
     callers=(),
 )
+UNTOUCHED = RolloutRow("link_supplier", Rollout(v2_percent=0), 0, 0, (), (), ())
 TROUBLED = replace(
     SAMPLE,
     ready=False,
+    reload_failed=True,
     upstreams=(
         replace(V2, health="failing"),
         *EMPTY.upstreams,
-        replace(V2, name="v1", url="https://a.example/" + "x" * 99),
+        replace(V2, name="v3", url="https://a.example/" + "x" * 99),
     ),
     schedules=(
         replace(CONNECT, active=Brownout(NOW - 60, NOW + 90, 12.5, frozenset()), next=None),
         replace(CONNECT, endpoint="link_supplier", sunset_at=NOW - 1),
         *EMPTY.schedules,
     ),
-    callers=(*CALLERS, caller("n" * 200, 10**9, 10**8, NOW), caller(HOSTILE, 2)),
+    rollouts=(
+        CANARY,
+        UNTOUCHED,
+        replace(
+            CANARY,
+            endpoint="e" * 99,
+            rollout=Rollout(
+                shadow_percent=0.01,
+                allow_header=True,
+                overrides={name: Override(99.99, allow_header=False) for name in (HOSTILE, *"abcdefgh")},
+            ),
+            v1=10**12,
+            mismatches=(),
+        ),
+    ),
+    callers=(*CALLERS, caller("n" * 200, 10**9, 10**8, NOW, v2=10**8, direct=10**8), caller(HOSTILE, 2)),
 )
 """Every state at once, with names and figures that need room."""
 

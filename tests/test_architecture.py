@@ -26,8 +26,8 @@ HOMES = {
     "jinja2": ["page.py"],
     "pydantic": ["settings.py", "setting_sections.py", "setting_types.py"],
     "pydantic_settings": ["settings.py", "setting_types.py"],
-    "typer": ["cli.py"],
-    "rich": ["cli.py"],
+    "typer": ["cli.py", "cli_verify.py"],
+    "rich": ["cli.py", "cli_verify.py"],
 }
 
 
@@ -117,6 +117,7 @@ link_supplier = VersionChange(
     unmapped=(),
     to_v2=to_v2,
     to_v1=to_v1,
+    user=lambda asked: asked.manufacturer_user_id,
 )
 '''
 

@@ -16,7 +16,7 @@ def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, input=given, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
 
 
-@pytest.mark.parametrize("command", ["serve", "demo", "simulate", "check", "hash-key"])
+@pytest.mark.parametrize("command", ["serve", "demo", "simulate", "check", "verify", "hash-key"])
 def test_each_command_has_help(command: str) -> None:
     assert command in run("--help").stdout
     shown = run(command, "--help")
@@ -35,6 +35,17 @@ def test_check_says_what_the_settings_mean(tmp_path: Path) -> None:
     assert checked.returncode == 0
     assert checked.stdout == "settings are valid: [::1]:8080 sends to http://127.0.0.1:9002/v2\n"
     assert "v2 does not keep device_ids" in checked.stderr
+
+
+def test_check_names_both_upstreams_and_a_shadow_of_nobody(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    shadow = "[changes.connect_nox_user.rollout.shadow]\npercent = 5\naccept_side_effects = true\n"
+    file.write_text(
+        f'upstreams.v1.url = "http://127.0.0.1:9001"\nupstreams.v2.url = "http://127.0.0.1:9002/v2"\n{shadow}'
+    )
+    checked = run("check", "--config", str(file))
+    assert checked.stdout.endswith(" sends to http://127.0.0.1:9002/v2 and http://127.0.0.1:9001\n")
+    assert "rollout.shadow: it compares what v1 answers, and nobody is sent there" in checked.stderr
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])
@@ -91,6 +102,8 @@ def test_hash_key_reads_standard_input() -> None:
         (["v2", "--fault", "status=999"], "not a fault"),
         (["v2", "--fault", "status=99.5"], "not a fault"),
         (["v3"], "'v3' is not one of"),
+        (["v2", "--record", "/dev/null"], "--record is for v1's calls"),
+        (["v1", "--record", "/nowhere/calls.ndjson"], "cannot start: No such file or directory"),
     ],
 )
 def test_simulate_refuses_what_it_does_not_know(arguments: list[str], text: str) -> None:

@@ -5,34 +5,96 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from proxy.demo.canary import SETTINGS, SHARES, USERS, Canary
 from proxy.demo.play import Demo
+from proxy.demo.processes import fetch
 from proxy.demo.steps import STEPS
-from proxy.setting_sections import BrownoutSettings, DeprecationSettings
+from proxy.setting_sections import (
+    BrownoutSettings,
+    DeprecationSettings,
+    ManufacturerSettings,
+    RolloutSettings,
+    ShadowSettings,
+    UpstreamSettings,
+)
 from proxy.settings import Settings
-from tests.processes import ROOT, Proxy, Simulator, call, eventually
+from tests.processes import ROOT, Proxy, Simulator, call
 
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_demo_keeps_every_promise() -> None:
-    """Run as it is, in this checkout's own environment."""
-    shown = subprocess.run(
+@pytest.fixture(scope="module")
+def shown() -> str:
+    """What the demo shows, run as it is, in this checkout's own environment. Its status must be 0."""
+    ended = subprocess.run(
         [ROOT / ".venv/bin/nox-proxy", "demo"], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
     )
-    assert shown.returncode == 0, shown.stdout + shown.stderr
-    assert f"{len(STEPS)} of {len(STEPS)} answers as promised" in shown.stdout
-    assert shown.stdout.count("as promised\n") == len(STEPS) + 1
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_the_demo_keeps_every_promise(shown: str) -> None:
+    assert f"{len(STEPS)} of {len(STEPS)} answers as promised" in shown
+    assert shown.count("as promised\n") == len(STEPS) + 2
+    assert "NOT" not in shown
+
+
+def test_its_canary_moves_everybody_there_and_back(shown: str) -> None:
+    """Each share is near to what was set, nobody moves back while it rises, and no call fails."""
+    rows = [
+        tuple(map(float, found))
+        for found in re.findall(r"^ +(\d+) +(\d+) +(\d+) +([\d.]+) % +(\d+) +(\d+)$", shown, re.MULTILINE)
+    ]
+    assert [row[0] for row in rows] == [*SHARES] == [0, 1, 10, 50, 100, 0]
+    assert all(v1 + v2 == len(USERS) and seen == 100 * v2 / len(USERS) for _, v1, v2, seen, _, _ in rows)
+    assert [abs(percent - seen) < 4 for percent, _, _, seen, _, _ in rows] == [True] * 6
+    assert [back for *_, back, _ in rows] == [0] * 5 + [len(USERS)]
+    assert [errors for *_, errors in rows] == [0] * 6
 
 
 def test_the_demo_says_when_a_promise_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.demo.play.STEPS", (STEPS[0]._replace(status=200), STEPS[2]._replace(error_code="other")))
     with Demo() as running:
         assert [played.as_promised for played in running.play()] == [False, False]
+
+
+def test_a_canary_that_moves_users_back_breaks_its_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so does one in which v2 differs where it should not."""
+    monkeypatch.setattr("proxy.demo.canary.SETTINGS", f'{SETTINGS}sticky_by = "none"\n')
+    monkeypatch.setattr("proxy.demo.canary.SHARES", (40, 60))
+    monkeypatch.setattr("proxy.demo.canary.NEAR", 50.0)
+    with Canary() as canary:
+        first, second = canary.move()
+        assert (first.moved_back, first.as_promised) == (0, True)
+        assert (second.moved_back > 0, second.as_promised) == (True, False)
+        fetch(canary.v2, "/_simulator/fault", "PUT", body="mismatch")
+        first_round, second_round = canary.shadow()
+        assert (first_round.verdicts, first_round.as_promised) == ({"mismatch": 100}, False)
+        assert second_round.as_promised
+
+
+BROKEN = """
+import sys
+from proxy.cli import main
+from proxy.demo import canary, play
+play.STEPS, canary.SHARES, canary.USERS, canary.NEAR = play.STEPS[:1], (0, 50), ("user-1",), 0
+sys.argv = ["nox-proxy", "demo"]
+main()
+"""
+
+
+def test_the_demo_ends_with_1_where_its_canary_breaks_a_promise() -> None:
+    """Half of one user is not to be had."""
+    ended = subprocess.run([sys.executable, "-c", BROKEN], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert "1 of 1 answers as promised" in ended.stdout
+    assert "3 of 4 steps as promised" in ended.stdout
 
 
 def test_the_demo_stays_up_for_curl() -> None:
@@ -45,6 +107,8 @@ def test_the_demo_stays_up_for_curl() -> None:
         found = re.search(r"http://([^/]+)/", line)
         assert found
         assert call(found[1], b'{"manufacturer_user_id": "me"}', {"x-api-key": "demo-key"}).status == 201
+        share = next(line for line in kept.stdout if "share stands in" in line)
+        assert "\nv2_percent = 0\n" in Path(share.split()[4].rstrip(":")).read_text()
     finally:
         kept.send_signal(signal.SIGINT)
         assert kept.wait(20) == 0
@@ -66,12 +130,13 @@ def test_a_demo_that_is_ended_leaves_no_process_behind() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_nor_does_one_that_is_ended_as_it_starts(number: signal.Signals) -> None:
-    """Its first child is there, and has not yet said where it listens."""
+    """In the very moment in which its first child is there."""
     demo = subprocess.Popen(
         [ROOT / ".venv/bin/nox-proxy", "demo"], stdout=subprocess.DEVNULL, cwd=ROOT, start_new_session=True
     )
     children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children")
-    assert eventually(lambda: bool(children.read_text()))
+    while not children.read_text():
+        assert demo.poll() is None
     demo.send_signal(number)
     assert demo.wait(20) == 130
     with pytest.raises(ProcessLookupError):
@@ -84,11 +149,8 @@ def block(marker: str) -> str:
     return found[1]
 
 
-def test_the_readme_shows_the_demos_real_output() -> None:
+def test_the_readme_shows_the_demos_real_output(shown: str) -> None:
     """Line by line, but for what differs in every run."""
-    real = subprocess.run(
-        [ROOT / ".venv/bin/nox-proxy", "demo"], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT
-    ).stdout
 
     def still(text: str) -> list[str]:
         text = re.sub(r'"timestamp":\d+', '"timestamp":0', text)
@@ -97,7 +159,7 @@ def test_the_readme_shows_the_demos_real_output() -> None:
         text = re.sub(r"retry-after: \d+", "retry-after: 0", text)
         return re.sub(r"nox_[0-9a-f]{32}", "nox_0", text).splitlines()
 
-    lines = still(real)
+    lines = still(shown)
     assert [line for line in still(block("output of ./deploy/demo")) if line != "…" and line not in lines] == []
 
 
@@ -110,10 +172,17 @@ def test_the_readme_shows_the_end_of_a_run() -> None:
 def test_the_readme_shows_the_defaults() -> None:
     assert Settings(**tomllib.loads(block("settings"))) == Settings()
     named = set(re.findall(r"^(?:# )?(\w+) =", block("settings"), re.MULTILINE))
-    nested = {"url", "connect_timeout", "timeout", "max_connections", "keepalive_expiry", "transport", "ca_file"}
-    tables = {"upstreams", "changes", "manufacturers"}
-    deprecation = {*DeprecationSettings.model_fields, *BrownoutSettings.model_fields} - {"brownouts"}
-    assert named == {*Settings.model_fields} - tables | nested | deprecation | {"device_ids", "keys_sha256"}
+    sections = (
+        Settings,
+        UpstreamSettings,
+        DeprecationSettings,
+        BrownoutSettings,
+        RolloutSettings,
+        ShadowSettings,
+        ManufacturerSettings,
+    )
+    tables = {"upstreams", "changes", "manufacturers", "brownouts", "shadow"}
+    assert named == {name for its in sections for name in its.model_fields} - tables | {"device_ids"}
 
 
 def test_the_readmes_commands(tmp_path: Path) -> None:

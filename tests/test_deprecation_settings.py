@@ -132,8 +132,8 @@ def test_a_schedule_in_variables(monkeypatch: pytest.MonkeyPatch, written: Path)
         ),
         ("brownouts = {}", "brownouts: must be a list"),
         ("brownouts = [1]", "brownouts.0: must be a table"),
-        (f"brownouts = [{{start = {SEVEN}}}]", "brownouts.0.end: Field required"),
-        (f"brownouts = [{{end = {SEVEN}}}]", "brownouts.0.start: Field required"),
+        (f"brownouts = [{{start = {SEVEN}}}]", "brownouts.0.end: is missing"),
+        (f"brownouts = [{{end = {SEVEN}}}]", "brownouts.0.start: is missing"),
         (windows((SEVEN, EIGHT), more=", percnt = 1"), "brownouts.0.percnt: unknown setting"),
         (windows((SEVEN, EIGHT), (NINE, EIGHT)), "brownouts.1: its end is not after its start"),
         (windows((SEVEN, SEVEN)), "brownouts.0: its end is not after its start"),
@@ -255,7 +255,7 @@ def test_every_fault_of_a_schedule_has_its_line(written: Path, toml: str, lines:
     [
         ("", "gone", ": a list or table in a variable is JSON"),
         ("", "[]", ": must be a table"),
-        ("__BROWNOUTS", "[", ": a list or table in a variable is JSON"),
+        ("__BROWNOUTS", "[", ".brownouts: a list or table in a variable is JSON"),
         ("__SUNSET_AT", "", f".sunset_at: {NO_MOMENT}"),
         ("__SUNSET_AT", "2027-06-30T23:59:59", f".sunset_at: {NO_MOMENT}"),
         ("__SUNSET_AT", "2027-06-30", f".sunset_at: {NO_MOMENT}"),
@@ -273,4 +273,4 @@ def test_every_fault_of_a_schedule_has_its_line(written: Path, toml: str, lines:
 def test_a_schedules_variable_at_fault(monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str) -> None:
     monkeypatch.setenv(PREFIX + name, value)
     (said,) = faults(None)
-    assert said == SECTION + line or (line.endswith("JSON") and said.endswith(line))
+    assert said == SECTION + line

@@ -9,11 +9,14 @@ import pytest
 
 from proxy.page import (
     CONTENT_SECURITY_POLICY,
+    CallerRow,
     Overview,
+    RolloutRow,
     ScheduleRow,
     day,
     exact,
     iso,
+    minute,
     relative,
     render,
     share,
@@ -21,7 +24,8 @@ from proxy.page import (
     window,
 )
 from proxy.policy.deprecation import Brownout
-from tests.screenshot import CONNECT, EMPTY, NOW, SAMPLE, at, caller
+from proxy.policy.rollout import Override, Rollout, Step
+from tests.screenshot import CANARY, CONNECT, DAY, EMPTY, NOW, SAMPLE, UNTOUCHED, at, caller
 
 
 def words(overview: Overview) -> str:
@@ -77,6 +81,7 @@ def test_dates_are_utc() -> None:
     moment = at("2027-03-01T07:05:09")
     assert (iso(moment), exact(moment)) == ("2027-03-01T07:05:09Z", "2027-03-01 07:05:09 UTC")
     assert day(at("2027-06-30T23:59:59")) == "30 Jun 2027"
+    assert minute(moment) == "1 Mar 2027, 07:05 UTC"
     assert window(Brownout(moment, moment + 3_600, 100, frozenset())) == "1 Mar 2027, 07:05 to 08:05 UTC"
     assert window(Brownout(moment, moment + 86_400, 100, frozenset())) == "1 Mar 2027, 07:05 to 2 Mar 2027, 07:05 UTC"
 
@@ -124,7 +129,7 @@ def test_what_is_empty_is_said_in_words() -> None:
         assert sentence in said
     assert "No upstream is set." in words(replace(EMPTY, upstreams=()))
     assert "No endpoint is deprecated." in words(replace(EMPTY, schedules=()))
-    silent = words(replace(SAMPLE, callers=(caller("acme"),)))
+    silent = words(replace(SAMPLE, rollouts=(), callers=(caller("acme"),)))
     assert "0 of 1 listed manufacturer called since the start." in silent
     assert "acme 0 not since the start 0 – –" in silent
 
@@ -134,6 +139,105 @@ def test_a_running_brownout_is_said_with_whom_it_hits() -> None:
     said = words(replace(SAMPLE, schedules=(running,)))
     assert "Brownout now 23 Nov 2026, 09:29 to 09:31 UTC 12.5 % of the callers, except acme, unregistered" in said
     assert "ends in 90 s" in said
+
+
+@pytest.mark.parametrize(
+    ("percent", "steps", "phase", "said"),
+    [
+        (100.0, (), "all to v2", "Share set 100 % Share seen"),
+        (0.0, (), "all to v1", "Share set 0 % Share seen"),
+        (0.01, (), "canary", "Share set 0.01 % Share seen"),
+        (0.0, (Step(NOW, 99.99),), "canary", "Share set 99.99 % since 23 Nov 2026, 09:30 UTC, now Share seen"),
+        (0.0, (Step(NOW + 90, 100),), "all to v1", "Steps to come 100 % 23 Nov 2026, 09:31 UTC, in 90 s Sticky by"),
+        (50.0, (Step(NOW - DAY, 100), Step(NOW, 0)), "all to v1", "Share set 0 % since 23 Nov 2026, 09:30 UTC, now"),
+    ],
+)
+def test_how_far_a_rollout_is(percent: float, steps: tuple[Step, ...], phase: str, said: str) -> None:
+    row = replace(UNTOUCHED, rollout=Rollout(v2_percent=percent, steps=steps))
+    assert row.phase(NOW) == phase
+    shown = words(replace(SAMPLE, rollouts=(row,)))
+    assert f"link_supplier {phase}" in shown
+    assert said in shown
+
+
+def test_a_rollout_is_said_whole() -> None:
+    said = words(SAMPLE)
+    for sentence in (
+        "connect_nox_user canary Share set 10 % since 19 Nov 2026, 08:00 UTC, 4 days ago Share seen 3.4 %",
+        "Share seen 3.4 % 6,035 of 179,465 calls since the start Steps to come",
+        "Steps to come 25 % 25 Nov 2026, 08:00 UTC, in 46 h 50 % 30 Nov 2026, 08:00 UTC, in 6 days 75 % 3 Dec 2026,",
+        "in 9 days and 1 more, the last to 100 % in 13 days",
+        "Sticky by user Fallback to v1 where v2 took nothing connection_refused 4",
+        "Forced choice NOX-Upstream is ignored Own settings borealis 0 % ecotherm 100 %, header obeyed",
+        "connect_nox_user differing Share 5 % of what v1 answers, v2 is asked too Verdicts match 8,666",
+        "Verdicts match 8,666 mismatch 3 dropped 2 Differing fields message 3",
+    ):
+        assert sentence in said
+
+
+def test_a_rollout_that_has_not_begun_is_said_too() -> None:
+    quiet = words(replace(SAMPLE, rollouts=(UNTOUCHED,)))
+    assert "Share seen no call yet Steps to come none planned Sticky by user Fallback never Forced choice" in quiet
+    assert "Own settings none" in quiet
+    assert "link_supplier off Share v2 is not asked what v1 answers Manufacturers" in quiet
+    each = Rollout(sticky_by="none", falls_back=True, allow_header=True, shadow_percent=1)
+    said = words(replace(SAMPLE, rollouts=(replace(UNTOUCHED, rollout=each),)))
+    assert "Sticky by nothing: each call is drawn anew Fallback to v1 where v2 took nothing none yet" in said
+    assert "Forced choice NOX-Upstream is obeyed" in said
+    assert "link_supplier nothing compared Share 1 % " in said
+    assert "Verdicts none yet Differing fields none" in said
+
+
+def test_without_a_v1_nothing_is_said_of_it() -> None:
+    said = words(replace(SAMPLE, rollouts=()))
+    assert not re.search("Rollout|Shadow|Answered by|moved|own:", said)
+
+
+@pytest.mark.parametrize(
+    ("row", "state"),
+    [
+        (replace(CANARY, rollout=Rollout()), "off"),
+        (replace(CANARY, verdicts=(("dropped", 9), ("v1_error", 2)), mismatches=()), "nothing compared"),
+        (replace(CANARY, mismatches=()), "matching"),
+        (CANARY, "differing"),
+    ],
+)
+def test_what_the_shadow_found(row: RolloutRow, state: str) -> None:
+    assert row.shadow == state
+    said = words(replace(SAMPLE, rollouts=(row,)))
+    assert f"connect_nox_user {state} Share" in said
+    assert "Verdicts" in said
+
+
+def test_settings_of_their_own_are_few_or_counted() -> None:
+    many = {f"m-{number:03}": Override(number / 2) for number in range(200)}
+    said = words(replace(SAMPLE, rollouts=(replace(CANARY, rollout=Rollout(overrides=many)),)))
+    assert "Own settings m-000 0 % m-001 0.5 % m-002 1 %" in said
+    assert "m-005 2.5 % and 194 more: see Manufacturers" in said
+
+
+@pytest.mark.parametrize(
+    ("row", "cells"),
+    [
+        (caller("acme", 7, v2=3), "acme 7 not since the start v1 4 v2 3 0 0 %"),
+        (caller("acme", 7, direct=3), "v1 7 v2 direct 3 30.0 % moved 0 0 %"),
+        (caller("acme", direct=3), "acme 0 not since the start v2 direct 3 100 % moved 0 –"),
+        (replace(caller("acme"), override=Override(0.5)), "– own: 0.5 % 0 – –"),
+        (replace(caller("acme"), override=Override(allow_header=False)), "– own: header ignored 0 – –"),
+        (replace(caller("acme"), override=Override(2, allow_header=True)), "– own: 2 %, header obeyed 0 – –"),
+        (replace(caller("acme", 1), listed=False), "acme no longer in the settings 1 not"),
+    ],
+)
+def test_who_answered_a_manufacturer(row: CallerRow, cells: str) -> None:
+    assert cells in words(replace(SAMPLE, callers=(row,)))
+
+
+def test_a_reload_is_said_where_it_is_known() -> None:
+    assert "settings read 4 days ago as of" in words(SAMPLE)
+    assert not re.search("settings read|reloaded", words(EMPTY))
+    failed = "could not be reloaded; the last good ones were read at 2026-11-19 08:30:00 UTC. The log says why."
+    assert failed in words(replace(SAMPLE, reload_failed=True))
+    assert "could not be reloaded. The log says why." in words(replace(EMPTY, reload_failed=True))
 
 
 def test_the_policy_names_what_stands_inline_and_nothing_else() -> None:

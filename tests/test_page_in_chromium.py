@@ -5,6 +5,7 @@ It is long because one browser, which is slow to start, serves both halves.
 
 import json
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from proxy.page import HEADERS, Overview, render
 from proxy.policy.credentials import digest
-from tests.processes import DEADLINE, Proxy, Simulator, call
+from tests.processes import DEADLINE, Proxy, Simulator, call, eventually
 from tests.screenshot import (
     ARGUMENTS,
     CALLERS,
@@ -147,7 +148,7 @@ def test_every_text_stands_out_in_light_and_dark(visit: Visitor, scheme: str) ->
         assert {text: ratio for text, *pair in texts if (ratio := contrast(*pair)) < 4.5} == {}
 
 
-@pytest.mark.parametrize("width", [320, 360, 960, 961, 1_400])
+@pytest.mark.parametrize("width", [320, 360, 992, 993, 1_400])
 def test_no_page_is_wider_than_its_window(visit: Visitor, width: int) -> None:
     with served(TROUBLED) as server:
         page = visit(server.url, width=width).page
@@ -162,10 +163,10 @@ def test_it_says_what_it_is_to_who_does_not_see_it(visit: Visitor, sample: Serve
     assert page.locator("html").get_attribute("lang") == "en"
     expect(page).to_have_title("ready · nox-proxy")
     assert page.get_by_role("heading", level=1).all_inner_texts() == ["nox-proxy 0.1.0"]
-    for name in ("Deprecation schedule", "Upstreams", "Manufacturers"):
+    for name in ("Deprecation schedule", "Rollout of v2", "Upstreams", "Shadow", "Manufacturers"):
         expect(page.get_by_role("region", name=name)).to_have_count(1)
     table = page.get_by_role("table", name="Manufacturers")
-    expect(table.get_by_role("columnheader")).to_have_count(6)
+    expect(table.get_by_role("columnheader")).to_have_count(7)
     expect(table.get_by_role("rowheader")).to_have_count(len(CALLERS))
     assert table.locator("th:not([scope])").count() == 0
     expect(page.get_by_role("alert")).to_have_count(0)
@@ -194,15 +195,23 @@ def test_a_refresh_touches_only_what_changed(visit: Visitor, sample: Served) -> 
     page.evaluate("getSelection().selectAllChildren(document.querySelector('[data-key^=calor] th'))")
     page.evaluate("scrollTo(0, 400)")
     changed = {row.manufacturer: row for row in CALLERS if row.manufacturer != "borealis"}
-    changed |= {"ecotherm": caller("ecotherm", 10_000, 1, NOW), "zephyr": caller("zephyr", 9_999)}
+    changed |= {"ecotherm": caller("ecotherm", 10_000, 1, NOW, v2=2_000), "zephyr": caller("zephyr", 9_999)}
     sample.overview = replace(SAMPLE, ready=False, callers=tuple(changed.values()))
     page.clock.run_for(EVERY)
     expect(page).to_have_title("draining · nox-proxy")
     expect(page.locator("#state")).to_have_text("draining")
     rows = page.evaluate("[...document.querySelectorAll('tbody tr')].map(row => [row.dataset.key, row.known ?? false])")
-    order = ["acme heating", "ecotherm", "zephyr", "calor & söhne", "unauthenticated", "unregistered"]
+    order = ["acme heating", "ecotherm", "zephyr", "calor & söhne", "unauthenticated", "unregistered", "fjord"]
     assert rows == [[name, name != "zephyr"] for name in order]
-    assert seen.cells("ecotherm") == ["10,000", "now", "1 < 0.1 %", "authorization 10,000", "device_ids 7,000"]
+    answered = "v1 8,000 v2 2,000 own: 100 %, header obeyed"
+    assert seen.cells("ecotherm") == [
+        "10,000",
+        "now",
+        answered,
+        "1 < 0.1 %",
+        "authorization 10,000",
+        "device_ids 7,000",
+    ]
     assert page.evaluate("[document.activeElement.textContent, getSelection().toString()]") == [
         "/metrics",
         "calor & söhne",
@@ -278,7 +287,7 @@ def test_the_readmes_picture(browser: Browser, tmp_path: Path) -> None:
     take(browser, tmp_path / "now.png")
     for picture in (PICTURE, tmp_path / "now.png"):
         assert picture.read_bytes().startswith(b"\x89PNG")
-        assert picture.stat().st_size < 150_000
+        assert picture.stat().st_size < 300_000
 
 
 USERS = ("user-" + "f81d", "user-" + "0c2e")
@@ -292,6 +301,14 @@ SCHEDULE = {
     "sunset_at": "2099-06-30T23:59:59Z",
     "brownouts": [{"start": "2099-03-01T07:00:00Z", "end": "2099-03-01T10:00:00Z", "percent": 100, "exempt": ["acme"]}],
 }
+
+ROLLOUT = """
+[changes.connect_nox_user.rollout]
+v2_percent = 0
+steps = [{ at = 2099-01-10T08:00:00Z, v2_percent = 1.5 }]
+fallback = "not_sent"
+shadow = { percent = 100, accept_side_effects = true }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -374,6 +391,55 @@ def test_an_upstream_that_fails_is_said_to(busy: Proxy, keyed: Simulator, visit:
     upstreams = visit(f"http://{busy.admin}/").page.get_by_role("region", name="Upstreams")
     expect(upstreams).to_contain_text("v2 failing")
     expect(upstreams).to_contain_text("Failures connection_terminated 1 last", use_inner_text=True)
+
+
+@pytest.fixture
+def canary(keyed: Simulator, tmp_path: Path) -> Iterator[Proxy]:
+    """A proxy between v1 and v2 after a known load, whose settings' file was broken then."""
+    v1 = Simulator("v1", *(f"--key={key}" for key in KEYS.values()))
+    listed = "".join(
+        f'[manufacturers.{name}]\nkeys_sha256 = ["{digest(key.encode())}"]\n' for name, key in KEYS.items()
+    )
+    file = tmp_path / "nox-proxy.toml"
+    file.write_text(f'[upstreams.v1]\nurl = "http://{v1.address}"\n{ROLLOUT}{listed}v2_percent = 100\n')
+    proxy = Proxy(keyed.url, "--config", str(file))
+    for name in ("acme", "borealis", "calor"):
+        assert connect(proxy, x_api_key=KEYS[name]) == 201
+    own = call(
+        proxy.address, b'{"user_id": "u"}', {"x-api-key": KEYS["acme"]}, path="/v2/manufacturer/device-connections"
+    )
+    assert own.status == 201
+    assert eventually(lambda: sum(n for name, n in proxy.metrics().items() if "shadow_comparisons" in name) == 2)
+    file.write_text("broken")
+    proxy.popen.send_signal(signal.SIGHUP)
+    proxy.find("settings not reloaded")
+    yield proxy
+    proxy.stop()
+    v1.stop()
+
+
+def test_a_rollout_and_a_failed_reload_show(canary: Proxy, visit: Visitor) -> None:
+    seen = visit(f"http://{canary.admin}/")
+    assert [seen.cells(name)[2] for name in KEYS] == ["v1 1 v2 direct 1 50.0 % moved", "v1 1", "v2 1 own: 100 %"]
+    rollout = seen.page.get_by_role("region", name="Rollout of v2")
+    for text in (
+        "connect_nox_user all to v1",
+        "Share seen 33.3 % 1 of 3 calls since the start",
+        "Steps to come 1.5 % 10 Jan 2099, 08:00 UTC, in",
+        "Fallback to v1 where v2 took nothing none yet",
+        "Own settings calor 100 %",
+    ):
+        expect(rollout).to_contain_text(text, use_inner_text=True)
+    shadow = seen.page.get_by_role("region", name="Shadow")
+    expect(shadow).to_contain_text("connect_nox_user matching Share 100 %", use_inner_text=True)
+    expect(shadow).to_contain_text("Verdicts match 2 Differing fields none", use_inner_text=True)
+    upstreams = seen.page.get_by_role("region", name="Upstreams")
+    for name in ("v1", "v2"):
+        expect(upstreams.locator(f"[data-key={name}]")).to_contain_text("Answers 2 last", use_inner_text=True)
+    expect(seen.page.get_by_role("alert")).to_contain_text(
+        "The settings could not be reloaded; the last good ones were"
+    )
+    assert seen.complaints == []
 
 
 def test_it_follows_and_asks_and_tells_nobody_else(busy: Proxy, visit: Visitor) -> None:

@@ -6,12 +6,8 @@ from collections.abc import Coroutine, Sequence
 
 import pytest
 
-from proxy.contract.changes import CHANGES
-from proxy.contract.envelope import ErrorTranslator
 from proxy.contract.messages import Field, Request, Response, gather
-from proxy.pipeline import Endpoint, Pipeline
-from proxy.policy.deprecation import Deprecation
-from proxy.policy.manufacturers import Manufacturers
+from proxy.pipeline import Pipeline, Upstreams
 from proxy.telemetry import series as names
 from proxy.telemetry.block import Block
 from proxy.telemetry.metrics import Metrics
@@ -19,13 +15,14 @@ from proxy.telemetry.sinks import Telemetry
 from proxy.wire.connection import Answer
 from proxy.wire.headers import ToUpstream
 from proxy.wire.upstream import Sender, Upstream
+from tests.ruled import rules_of
 
 
 class Buggy:
     """A sender with a bug that would show a caller's values."""
 
-    async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:
-        raise KeyError(method, path, lines, body)
+    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:
+        raise KeyError(method, target, lines, body)
 
     def connections(self) -> None: ...
 
@@ -34,14 +31,10 @@ class Buggy:
 
 def answered(sender: Sender, telemetry: Telemetry) -> Coroutine[None, None, Response]:
     """One good call, by a sender."""
-    change = CHANGES[0]
-    schedule = Deprecation(documentation="https://docs.example", successor="https://v2.example")
-    endpoint = Endpoint(change, {"device_ids": "echo"}, ErrorTranslator(change.renamed, {}), schedule)
     pipeline = Pipeline(
-        dict.fromkeys(change.v1_paths, endpoint),
-        Upstream("v2", sender),
+        rules_of(),
+        Upstreams(Upstream("v2", sender)),
         ToUpstream(()),
-        Manufacturers({}),
         telemetry,
         max_body_bytes=1_000,
         now=lambda: 1_700_000_000.0,
@@ -57,7 +50,7 @@ def answered(sender: Sender, telemetry: Telemetry) -> Coroutine[None, None, Resp
 class Cut:
     """A sender whose call the drain ends."""
 
-    async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:  # noqa: ARG002
+    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:  # noqa: ARG002
         raise asyncio.CancelledError
 
     def connections(self) -> None: ...

@@ -6,19 +6,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from proxy.contract.changes import CHANGES
-from proxy.contract.envelope import ErrorTranslator
 from proxy.contract.messages import Field, Request, gather
-from proxy.pipeline import Endpoint, Pipeline
+from proxy.pipeline import Pipeline, Upstreams
 from proxy.policy.credentials import digest
 from proxy.policy.deprecation import Brownout, Deprecation
-from proxy.policy.manufacturers import Manufacturers
 from proxy.telemetry.block import Block
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.sinks import Telemetry
 from proxy.wire.connection import Answer
 from proxy.wire.headers import ToUpstream
 from proxy.wire.upstream import Upstream
+from tests.ruled import rules_of
 from tests.test_admission import GOOD
 
 
@@ -28,8 +26,8 @@ class Accepting:
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
 
-    async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:
-        self.calls.append((method, path, lines, body))
+    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:
+        self.calls.append((method, target, lines, body))
         return Answer(201, (), b'{"manufacturer_user_id": "u-1", "nox_user_id": "n-1"}')
 
     def connections(self) -> None: ...
@@ -49,16 +47,14 @@ class Walk:
     DEPRECATED, SUNSET = 500.0, 3_000.0
 
     def __init__(self) -> None:
-        change = CHANGES[0]
         self.now = 0.0
         self.v2 = Accepting()
         schedule = Deprecation("http://docs", "http://v2", None, self.DEPRECATED, self.SUNSET, True, self.WINDOWS)
-        endpoint = Endpoint(change, {"device_ids": "echo"}, ErrorTranslator(change.renamed, {}), schedule)
+        digests = {name: [digest(f"{name}-{n}".encode()) for n in range(3)] for name in ("acme", "zenith")}
         self.pipeline = Pipeline(
-            dict.fromkeys(change.v1_paths, endpoint),
-            Upstream("v2", self.v2),
+            rules_of(schedule, digests=digests),
+            Upstreams(Upstream("v2", self.v2)),
             ToUpstream(()),
-            Manufacturers({name: [digest(f"{name}-{n}".encode()) for n in range(3)] for name in ("acme", "zenith")}),
             Telemetry(Metrics(Block()), None),
             max_body_bytes=1_000,
             now=lambda: self.now,

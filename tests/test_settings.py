@@ -6,8 +6,9 @@ import pytest
 from pydantic import BaseModel
 
 from proxy.contract.changes import CHANGES
+from proxy.setting_sections import UpstreamSettings
 from proxy.setting_types import Address
-from proxy.settings import Settings, SettingsFault, load
+from proxy.settings import Settings, SettingsFault, load, load_text, read_file
 
 CHANGE = CHANGES[0]
 A = "ab" * 32
@@ -39,6 +40,7 @@ def test_the_defaults() -> None:
     assert v2.url == "https://auth.nox.energy/v2"
     assert (v2.connect_timeout, v2.timeout, v2.max_connections) == (3, 10, 512)
     assert (v2.keepalive_expiry, v2.transport, v2.ca_file) == (15, "keepalive", None)
+    assert settings.upstreams.v1 is None
     assert settings.policies(CHANGE) == {"device_ids": "echo"}
     assert settings.error_codes(CHANGE) == {}
     assert settings.manufacturers == {}
@@ -135,6 +137,15 @@ def test_a_file_then_the_variables(written: Path, monkeypatch: pytest.MonkeyPatc
         ("[upstreams.v2]\nurl = 'http://a..b:1'", "upstreams.v2.url: "),
         ("[upstreams.v2]\nca_file = '/nope.pem'", "upstreams.v2.ca_file: no certificates to read: No such file"),
         ("[upstreams.v2]\nca_file = 'pyproject.toml'", "upstreams.v2.ca_file: no certificates to read: "),
+        ("[upstreams.v1]\ntimeout = 1", "upstreams.v1.url: is missing"),
+        ("[upstreams.v1]\nurl = 'http://a/?'", "upstreams.v1.url: an upstream's URL has no user"),
+        ("[upstreams.v1]\nurl = 'http://a'\ntimeout = 0", "upstreams.v1.timeout: must be greater than 0"),
+        ("[upstreams.v1]\nurl = 'http://a'\nbreaker = 1", "upstreams.v1.breaker: unknown setting"),
+        ("[upstreams]\nv1 = 'http://a'", "upstreams.v1: must be a table"),
+        (
+            "[upstreams.v1]\nurl = 'HTTPS://auth.nox.energy/v2/'",
+            "upstreams.v1.url: the same as upstreams.v2.url; v1's is the host without v2's prefix",
+        ),
         ("workers = 0", "workers: must be greater than 0"),
         ("workers = -1", "workers: must be greater than 0"),
         ("workers = 1.5", "workers: must be a whole number"),
@@ -183,11 +194,51 @@ def test_a_fault_is_one_line_without_control_characters(written: Path) -> None:
         ("NOX_PROXY_MAX_BODY_BYTES__X", "1", "NOX_PROXY_MAX_BODY_BYTES__X: unknown setting"),
         ("NOX_PROXY_TRUSTED_PROXIES", "10.0.0.1", "trusted_proxies: a list or table in a variable is JSON"),
         ("NOX_PROXY_UPSTREAMS", "{", "upstreams: a list or table in a variable is JSON"),
+        ("nox_proxy_upstreams__V1", "[}", "upstreams.v1: must be a table"),
+        ("NOX_PROXY_UPSTREAMS__V1__TIMEOUT", "1", "upstreams.v1.url: is missing"),
+        (
+            "NOX_PROXY_CHANGES__CONNECT_NOX_USER__ERROR_CODES",
+            "no=yes",
+            "changes.connect_nox_user.error_codes: a list or table in a variable is JSON",
+        ),
     ],
 )
 def test_a_variable_at_fault(monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str) -> None:
     monkeypatch.setenv(name, value)
     assert faults(None) == (line,)
+
+
+def test_the_one_variable_at_fault_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOX_PROXY_UPSTREAMS__V2__TIMEOUT", "2")
+    monkeypatch.setenv("NOX_PROXY_MANUFACTURERS__ACME__KEYS_SHA256", "[")
+    monkeypatch.setenv("NOX_PROXY_MANUFACTURERS__VOLTA__KEYS_SHA256", "[]")
+    assert faults(None) == ("manufacturers.acme.keys_sha256: a list or table in a variable is JSON",)
+
+
+def test_a_text_that_was_read_once_is_as_good_as_its_file(written: Path) -> None:
+    """A supervisor hands what it read to its workers, whatever has become of the file."""
+    written.write_text("workers = 2\r\n[upstreams.v1]\r\nurl = 'https://auth.nox.energy'")
+    text = read_file(written)
+    settings = load(written)
+    written.unlink()
+    assert load_text(text, str(written)) == settings
+    assert (settings.workers, settings.upstreams.v1) == (2, UpstreamSettings(url="https://auth.nox.energy"))
+    assert load_text(None, "") == Settings()
+    assert faults(written) == (f"{written}: No such file or directory",)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (b"\xff", "its-name: not UTF-8"),
+        (b"workers = 1\nworkers = ", "its-name: Invalid value (at end of document)"),
+        (b"workers = 0", "workers: must be greater than 0"),
+    ],
+)
+def test_a_fault_of_a_text(text: bytes, line: str) -> None:
+    with pytest.raises(SettingsFault) as caught:
+        load_text(text, "its-name")
+    assert caught.value.lines == (line,)
 
 
 @pytest.mark.parametrize("place", [Settings(), Settings().upstreams.v2, Settings().changes])

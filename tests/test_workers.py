@@ -33,13 +33,18 @@ def listener(address: str) -> str:
     return inode
 
 
-def sockets(pid: int) -> set[str]:
-    """The inodes of its open sockets; what it closes meanwhile is not among them."""
-    links = []
+def links(pid: int) -> list[str]:
+    """What its descriptors are open to; what it closes meanwhile is not among them."""
+    found = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):
-            links.append(str(entry.readlink()))
-    return {link[8:-1] for link in links if link.startswith("socket:[")}
+            found.append(str(entry.readlink()))
+    return found
+
+
+def sockets(pid: int) -> set[str]:
+    """The inodes of its open sockets."""
+    return {link[8:-1] for link in links(pid) if link.startswith("socket:[")}
 
 
 def workers(proxy: Proxy) -> list[int]:

@@ -5,6 +5,7 @@
     │   ├── MalformedMessage            400     bad_request
     │   ├── HeadersTooLarge             431     request_header_fields_too_large
     │   ├── NotFound                    404     not_found
+    │   ├── AmbiguousPath               400     ambiguous_path
     │   ├── MethodNotAllowed            405     method_not_allowed
     │   ├── CredentialError             401
     │   │   ├── MissingApiKey                   missing_api_key
@@ -23,7 +24,8 @@
     │   ├── UpstreamUnavailable         502     upstream_unavailable          by its cause
     │   ├── UpstreamDisconnected        502     upstream_disconnected         connection_terminated
     │   ├── InvalidUpstreamResponse     502     invalid_upstream_response     by its cause
-    │   ├── UpstreamTimeout             504     upstream_timeout              by its cause
+    │   ├── UpstreamTimeout             504     upstream_timeout              http_response_timeout
+    │   │   └── UpstreamConnectTimeout          upstream_timeout              connection_timeout
     │   └── UpstreamOverloaded          503     upstream_overloaded           connection_limit_reached
     ├── ProxyLoopDetected               502     proxy_loop_detected           proxy_loop_detected
     ├── ShuttingDown                    503     service_unavailable           proxy_internal_error
@@ -79,6 +81,12 @@ class NotFound(CallerError):
     """Admission 2."""
 
     status, error_code, text = 404, "not_found", "Not found"
+
+
+class AmbiguousPath(CallerError):
+    """A path with dot segments, which would lead elsewhere than it says. Of calls that pass untouched."""
+
+    status, error_code, text = 400, "ambiguous_path", "The path has dot segments"
 
 
 class MethodNotAllowed(CallerError):
@@ -179,12 +187,15 @@ class CallerGone(CallerError):
 class UpstreamError(ProxyError):
     """The upstream's fault, or that of the way to it."""
 
+    not_sent: ClassVar[bool] = False
+    """True where the upstream provably took nothing of the call, so that another may have it."""
+
 
 class UpstreamUnavailable(UpstreamError):
     """Refused, unresolved or TLS not verified: the upstream took nothing of the call."""
 
     status, error_code, text = 502, "upstream_unavailable", "Upstream unavailable"
-    reason = "destination_unavailable"
+    reason, not_sent = "destination_unavailable", True
 
 
 class UpstreamDisconnected(UpstreamError):
@@ -208,11 +219,17 @@ class UpstreamTimeout(UpstreamError):
     reason = "http_response_timeout"
 
 
+class UpstreamConnectTimeout(UpstreamTimeout):
+    """No connection was made in time: the upstream took nothing of the call."""
+
+    reason, not_sent = "connection_timeout", True
+
+
 class UpstreamOverloaded(UpstreamError):
     """No connection came free in time: the upstream took nothing of the call."""
 
     status, error_code, text = 503, "upstream_overloaded", "Upstream is overloaded, try again later"
-    reason = "connection_limit_reached"
+    reason, not_sent = "connection_limit_reached", True
     fields = ((b"retry-after", b"1"),)
 
 

@@ -21,15 +21,20 @@ class Body(msgspec.Struct, frozen=True, gc=False):
 class Request(msgspec.Struct, frozen=True, gc=False):
     """The head of a caller's request. The body is read after the head is admitted.
 
-    `path` is the path as it was sent, still percent-encoded and without the query. `client` is the
-    address of the peer, None where there is none (a Unix socket).
+    `target` is the path with the query as they were sent, byte for byte; `path` is the first of them. `client` is
+    the address of the peer, None where there is none (a Unix socket).
     """
 
     method: str
-    path: bytes
+    target: bytes
     fields: Fields
     client: str | None = None
     scheme: str = "http"
+
+    @property
+    def path(self) -> bytes:
+        """Still percent-encoded."""
+        return self.target.partition(b"?")[0]
 
     def __repr__(self) -> str:
         return f"Request({self.method} {len(self.fields)} fields)"  # values may be secrets

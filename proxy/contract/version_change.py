@@ -46,6 +46,8 @@ class VersionChange(Generic[Asked, Told]):
     """v1's request as v2's."""
     to_v1: Callable[[Asked, Told, Policies], Body]
     """v2's answer as v1's `data`."""
+    user: Callable[[Asked], str]
+    """Whom the call is about: a rollout sticks to users."""
 
     @cached_property
     def v1_paths(self) -> frozenset[bytes]:

@@ -1,18 +1,17 @@
-"""The calls of an old integration, made for real: a simulated v2, the proxy and a plain HTTP client.
+"""The demo's first act, the calls of an old integration: a simulated v2, the proxy and a plain HTTP client.
 
 `Demo` runs the two as processes of their own on free loopback ports; `play()` makes the calls one by one and
 says of each what was sent, what v2 got, what came back and whether it was as promised.
 """
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from proxy.demo.processes import Answer, Process, fetch
+from proxy.demo.processes import Answer, Metrics, Process, fetch
 from proxy.demo.steps import MANUFACTURERS, STEPS, UNLISTED, Step
 from proxy.policy.credentials import digest
 
@@ -78,22 +77,17 @@ class Demo:
 
     def progress(self) -> list[Caller]:
         """Who called v1, as `/metrics` has it, the busiest first."""
-        samples = [_sample(line) for line in fetch(self.admin, "/metrics", "GET").body.splitlines() if line[0] != "#"]
-
-        def total(name: str, manufacturer: str, **labels: str) -> int:
-            wanted = {"manufacturer": manufacturer, **labels}.items()
-            return int(sum(value for its, found, value in samples if its == name and wanted <= found.items()))
-
+        metrics = Metrics(self.admin)
         callers = [
             Caller(
                 name,
-                calls := total("nox_proxy_requests_total", name),
-                calls - total("nox_proxy_requests_total", name, status="201"),
-                total("nox_proxy_legacy_last_seen_timestamp_seconds", name),
-                total("nox_proxy_credential_scheme_total", name, scheme="authorization"),
-                total("nox_proxy_unmapped_fields_total", name, field="device_ids"),
+                calls,
+                calls - metrics.total("nox_proxy_requests_total", manufacturer=name, status="201"),
+                metrics.total("nox_proxy_legacy_last_seen_timestamp_seconds", manufacturer=name),
+                metrics.total("nox_proxy_credential_scheme_total", manufacturer=name, scheme="authorization"),
+                metrics.total("nox_proxy_unmapped_fields_total", manufacturer=name, field="device_ids"),
             )
-            for name in {labels["manufacturer"] for its, labels, _ in samples if its == "nox_proxy_requests_total"}
+            for name, calls in metrics.by("nox_proxy_requests_total", "manufacturer").items()
         ]
         return sorted(callers, key=lambda caller: (-caller.calls, caller.manufacturer))
 
@@ -160,13 +154,6 @@ def _schedule(now: datetime) -> dict[str, object]:
         "sunset_at": "2027-06-30T23:59:59Z",
         "brownouts": [brownout],
     }
-
-
-def _sample(line: str) -> tuple[str, dict[str, str], float]:
-    """A line of `/metrics`: name, labels, value."""
-    series, _, value = line.rpartition(" ")
-    name, _, labels = series.partition("{")
-    return name, dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value)
 
 
 def _message(line: str, headers: dict[str, str], body: str) -> str:

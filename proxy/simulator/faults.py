@@ -8,6 +8,7 @@ cut          breaks off in the middle of its answer
 garbage      answers something that is not HTTP
 html         answers a balancer's 502 page
 odd          answers 201 with a body of another form
+mismatch     answers with another nox_user_id
 drift        answers with a new, unknown field
 gzip         compresses its answer, though not asked to
 """
@@ -16,7 +17,7 @@ import re
 
 import msgspec
 
-NAMES = ("hang", "close", "cut", "garbage", "html", "odd", "drift", "gzip")
+NAMES = ("hang", "close", "cut", "garbage", "html", "odd", "mismatch", "drift", "gzip")
 
 _FAULT = re.compile(rf"(status)=((?!304)[345]\d\d)|(delay)=(\d{{1,3}}(?:\.\d+)?)|({'|'.join(NAMES)})")
 

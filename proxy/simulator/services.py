@@ -1,6 +1,6 @@
-"""The simulated services as Starlette apps: their validation, their texts, their subscribers in memory.
+"""The simulated services: their validation, their texts, and the calls that came.
 
-Both have a side door for whoever orders faults or asks what came:
+Their side door, for whoever orders faults or asks what came:
 
     GET /_simulator/calls      the calls as they came, oldest first; DELETE forgets them
     PUT /_simulator/fault      a fault for every call to come, as text; DELETE ends it
@@ -8,34 +8,31 @@ Both have a side door for whoever orders faults or asks what came:
 A call may order a fault for itself with the header `simulate-fault`.
 """
 
-import asyncio
-import gzip
+import re
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Collection
-from uuid import uuid4
+from hashlib import sha256
+from typing import NamedTuple
 
 import msgspec
-from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
-from proxy.simulator.faults import Fault, parse_fault
-from proxy.wire.protocol import ServerProtocol
+from proxy.simulator.faults import Fault
+from proxy.simulator.recording import Recorded, RecordedCredential, as_text
 
 DEMO_KEY = "demo-key"
 
-_TRANSPORT = "nox_proxy.simulator"
-_HTML = b"<html><head><title>502 Bad Gateway</title></head><body>balancer-7.internal</body></html>"
-
 
 class Call(msgspec.Struct, frozen=True):
-    """One call as it came. Header names are in lower case; texts are Latin-1, byte for byte."""
+    """One call as it came. Header names are in lower case; texts are Latin-1, byte for byte.
+
+    `target` is the request's: path and query, or whatever else stood in the request line.
+    """
 
     method: str
+    target: str
     path: str
     headers: list[tuple[str, str]]
     body: str
@@ -48,75 +45,78 @@ class Answer(msgspec.Struct, frozen=True):
     body: object
 
 
-class RawProtocol(ServerProtocol):
-    """Lets an app reach the connection itself: some faults are not HTTP."""
+class Credential(NamedTuple):
+    """The key a call bore and where; empty where it bore none."""
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = {_TRANSPORT: {"transport": self.transport}}
+    key: str
+    header: RecordedCredential
 
 
 class Service(ABC):
     """What the two versions share: accepted keys, subscribers, the calls that came, and the fault in force."""
 
     path: str
+    """Of the call that connects a user; a trailing slash is no other path."""
+    others: re.Pattern[str]
+    """The paths of the version's other calls, each answered by a 201."""
 
     def __init__(self, keys: Collection[str] = (DEMO_KEY,), fault: Fault | None = None) -> None:
         self.keys = frozenset(keys)
         self.fault = fault
         self.calls: deque[Call] = deque(maxlen=10_000)
-        self._users: dict[tuple[str, str], str] = {}
+
+    def answer(self, request: Request, body: bytes) -> Answer:
+        """The service's own answer to a call."""
+        path = _path(request)
+        connects = self.connects(request)
+        if request.method != "POST" or not (connects or self.others.fullmatch(path)):
+            return self.failure(404, "Not found")
+        key = self.credential(request).key
+        if not key:
+            return self.failure(401, "Missing API key")
+        if key not in self.keys:
+            return self.failure(401, "Invalid API key")
+        return self.connect(key, _read(body)) if connects else self.success({"session_id": _id(path, key)})
+
+    def connects(self, request: Request) -> bool:
+        """Whether this is the path of the call that connects a user."""
+        return _path(request).removesuffix("/") == self.path
 
     @abstractmethod
-    def answer(self, request: Request, body: bytes) -> Answer:
-        """The service's own answer to a call on its path."""
+    def credential(self, request: Request) -> Credential:
+        """By the headers that the version reads."""
+
+    @abstractmethod
+    def connect(self, key: str, asked: dict[str, object]) -> Answer:
+        """The answer to a call on `path` with an accepted key."""
+
+    @abstractmethod
+    def success(self, data: dict[str, object]) -> Answer:
+        """A 201 in the service's form."""
 
     @abstractmethod
     def failure(self, status: int, text: str) -> Answer:
         """An error in the service's form."""
-
-    def nox_user_id(self, key: str, user: str) -> str:
-        """The same user of the same key is always the same subscriber."""
-        return self._users.setdefault((key, user), f"nox_{uuid4().hex}")
-
-    def app(self) -> Starlette:
-        """The service with its side door."""
-        return Starlette(
-            routes=[
-                Route("/_simulator/calls", self._calls, methods=["GET", "DELETE"]),
-                Route("/_simulator/fault", self._fault, methods=["PUT", "DELETE"]),
-                Route(self.path, _Endpoint(self), methods=["POST"]),
-            ]
-        )
-
-    async def _calls(self, request: Request) -> Response:
-        if request.method == "DELETE":
-            self.calls.clear()
-        return _json(200, list(self.calls))
-
-    async def _fault(self, request: Request) -> Response:
-        try:
-            self.fault = parse_fault((await request.body()).decode()) if request.method == "PUT" else None
-        except ValueError as error:
-            return Response(f"{error}\n", 400)
-        return Response(status_code=204)
 
 
 class V2Service(Service):
     """v2's `POST /manufacturer/device-connections`."""
 
     path = "/v2/manufacturer/device-connections"
+    others = re.compile(r"/v2/(?:manufacturer|supplier)/link-sessions")
 
-    def answer(self, request: Request, body: bytes) -> Answer:
-        key = request.headers.get("x-api-key")
-        if not key:
-            return self.failure(401, "Missing API key")
-        if key not in self.keys:
-            return self.failure(401, "Invalid API key")
-        user = _read(body).get("user_id")
+    def credential(self, request: Request) -> Credential:
+        key = request.headers.get("x-api-key", "")
+        return Credential(key, "x-api-key" if key else "none")
+
+    def connect(self, key: str, asked: dict[str, object]) -> Answer:
+        user = asked.get("user_id")
         if not isinstance(user, str):
             return self.failure(400, "user_id is required and must be a string")
-        return Answer(201, {"manufacturer_user_id": user, "nox_user_id": self.nox_user_id(key, user)})
+        return self.success({"manufacturer_user_id": user, "nox_user_id": _nox_user_id(key, user)})
+
+    def success(self, data: dict[str, object]) -> Answer:
+        return Answer(201, data)
 
     def failure(self, status: int, text: str) -> Answer:
         return Answer(status, {"error": text})
@@ -126,95 +126,82 @@ class V1Service(Service):
     """v1's `POST /manufacturers/nox`: its envelope, both forms of credential, and the device IDs in its answer."""
 
     path = "/manufacturers/nox"
+    others = re.compile(r"/manufacturers/suppliers|/users/[^/]+/link")
 
-    def answer(self, request: Request, body: bytes) -> Answer:
+    def credential(self, request: Request) -> Credential:
+        if key := request.headers.get("x-api-key"):
+            return Credential(key, "x-api-key")
         scheme, _, named = request.headers.get("authorization", "").partition(" ")
-        key = request.headers.get("x-api-key") or (named if scheme.lower() == "apikey" else "")
-        if not key:
-            return self.failure(401, "Missing API key")
-        if key not in self.keys:
-            return self.failure(401, "Invalid API key")
-        asked = _read(body)
+        key = named.strip() if scheme.lower() == "apikey" else ""
+        return Credential(key, "authorization" if key else "none")
+
+    def connect(self, key: str, asked: dict[str, object]) -> Answer:
         user, devices = asked.get("manufacturer_user_id"), asked.get("device_ids", [])
         if not isinstance(user, str):
             return self.failure(400, "manufacturer_user_id is required and must be a string")
         if not isinstance(devices, list) or not all(isinstance(device, str) for device in devices):
             return self.failure(400, "device_ids must be an array of strings")
-        data = {"manufacturer_user_id": user, "nox_user_id": self.nox_user_id(key, user), "device_ids": devices}
+        ids = {"manufacturer_user_id": user, "nox_user_id": _nox_user_id(key, user)}
+        return self.success({**ids, "device_ids": devices})
+
+    def success(self, data: dict[str, object]) -> Answer:
         return Answer(201, {"success": True, "timestamp": int(time.time()), "data": data})
 
     def failure(self, status: int, text: str) -> Answer:
-        codes = {"Missing API key": "missing_api_key", "Invalid API key": "invalid_api_key"}
+        codes = {
+            "Missing API key": "missing_api_key",
+            "Invalid API key": "invalid_api_key",
+            "Not found": "not_found",
+        }
         code = codes.get(text, "invalid_request" if status < 500 else "internal_server_error")
         said = {"error": text, "error_code": code, "message": text}
         return Answer(status, {"success": False, "timestamp": int(time.time()), **said})
 
-
-class _Endpoint:
-    """A service's path as an ASGI app: notes the call, then answers it or has its fault."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        body = await request.body()
-        self._service.calls.append(_noted(request, body))
-        ordered = request.headers.get("simulate-fault")
-        try:
-            fault = parse_fault(ordered) if ordered else self._service.fault
-        except ValueError as error:
-            await Response(f"{error}\n", 400)(scope, receive, send)
-            return
-        answer = self._service.answer(request, body)
-        if fault is not None and await _broke_off(fault, scope, receive):
-            return
-        await self._with_fault(fault, answer)(scope, receive, send)
-
-    def _with_fault(self, fault: Fault | None, answer: Answer) -> Response:
-        match fault:
-            case Fault("status", status):
-                failed = self._service.failure(int(status), "Internal server error")
-                return _json(failed.status, failed.body)
-            case Fault("html"):
-                return Response(_HTML, 502, media_type="text/html")
-            case Fault("odd"):
-                return _json(201, {"connected": True})
-            case Fault("drift") if isinstance(answer.body, dict):
-                return _json(answer.status, {**answer.body, "region": "eu"})
-            case Fault("gzip"):
-                packed = gzip.compress(msgspec.json.encode(answer.body))
-                return Response(packed, answer.status, {"content-encoding": "gzip"}, "application/json")
-        return _json(answer.status, answer.body)
+    def recorded(self, request: Request, body: bytes, status: int | None) -> Recorded | None:
+        """A call for a file, its own key and the accepted ones taken out; None for a call of another endpoint."""
+        if request.method != "POST" or not self.connects(request):
+            return None
+        key, header = self.credential(request)
+        for secret in sorted({key, *self.keys} - {""}, key=len, reverse=True):
+            body = body.replace(secret.encode(errors="surrogateescape"), b"[key]")
+        text, base64 = as_text(body)
+        return Recorded(
+            path=_path(request),
+            body=text,
+            body_base64=base64,
+            credential=header,
+            content_type=request.headers.get("content-type"),
+            content_encoding=request.headers.get("content-encoding"),
+            status=status,
+        )
 
 
-async def _broke_off(fault: Fault, scope: Scope, receive: Receive) -> bool:
-    """Has the faults below HTTP; True where no answer may follow."""
-    transport: asyncio.Transport = scope["extensions"][_TRANSPORT]["transport"]
-    match fault:
-        case Fault("delay", seconds):
-            await asyncio.sleep(seconds)
-            return False
-        case Fault("hang"):
-            pass
-        case Fault("close"):
-            transport.close()
-        case Fault("cut"):
-            transport.write(b'HTTP/1.1 201 Created\r\ncontent-length: 100\r\n\r\n{"manufacturer_user_id":')
-            transport.close()
-        case Fault("garbage"):
-            transport.write(b"\x15\x03\x01 no HTTP at all\r\n\r\n")
-            transport.close()
-        case _:
-            return False
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    return True
-
-
-def _noted(request: Request, body: bytes) -> Call:
+def noted(request: Request, body: bytes) -> Call:
+    """A call as it came."""
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
-    return Call(request.method, request.scope["raw_path"].decode(), headers, body.decode("latin-1"))
+    return Call(request.method, _target(request).decode("latin-1"), _path(request), headers, body.decode("latin-1"))
+
+
+def _target(request: Request) -> bytes:
+    """As the server's protocol kept it, or put together from what ASGI has of it."""
+    kept: bytes | None = request.scope.get("state", {}).get("target")
+    query: bytes = request.scope["query_string"]
+    whole: bytes = request.scope["raw_path"] + (b"?" + query if query else b"")
+    return whole if kept is None else kept
+
+
+def _path(request: Request) -> str:
+    path: bytes = request.scope["raw_path"]
+    return path.decode("latin-1")
+
+
+def _nox_user_id(key: str, user: str) -> str:
+    """The same user of the same key is the same subscriber, in both versions and after a restart."""
+    return f"nox_{_id(key, user)}"
+
+
+def _id(*parts: str) -> str:
+    return sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def _read(body: bytes) -> dict[str, object]:
@@ -223,7 +210,3 @@ def _read(body: bytes) -> dict[str, object]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     return asked if isinstance(asked, dict) else {}
-
-
-def _json(status: int, body: object) -> Response:
-    return Response(msgspec.json.encode(body), status, media_type="application/json")

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from proxy.telemetry.exchange import Exchange
+from proxy.telemetry.exchange import Comparison, Exchange
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ CLOSE_SECONDS = 1.0
 
 
 class _Line(msgspec.Struct, frozen=True, gc=False):
-    """The access log's line. `key` is a fingerprint."""
+    """The access log's line. `key` is a fingerprint, `fallback` why v1 answered in v2's place."""
 
     time: str
     request_id: str
@@ -31,10 +31,22 @@ class _Line(msgspec.Struct, frozen=True, gc=False):
     manufacturer: str
     key: str | None
     upstream: str
+    fallback: str | None
     status: int
     error_code: str | None
     seconds: float
     upstream_seconds: float | None
+
+
+class _Compared(msgspec.Struct, frozen=True, gc=False):
+    """The access log's line of what the shadow found. `fields` are names and kinds of difference, never values."""
+
+    time: str
+    request_id: str
+    endpoint: str
+    shadow: str
+    reason: str | None
+    fields: dict[str, str]
 
 
 _encode = msgspec.json.Encoder().encode
@@ -42,21 +54,40 @@ _encode = msgspec.json.Encoder().encode
 
 def write_line(exchange: Exchange, seconds: float) -> bytes:
     """An exchange that took `seconds`, as JSON."""
-    spent = exchange.upstream_seconds
+    spent = sum(attempt.seconds for attempt in exchange.attempts) if exchange.attempts else None
     return _encode(
         _Line(
-            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            time=_now(),
             request_id=exchange.request_id.decode(),
             endpoint=exchange.endpoint,
             manufacturer=exchange.manufacturer,
             key=exchange.credential.fingerprint if exchange.credential else None,
             upstream=exchange.upstream,
+            fallback=exchange.fallback,
             status=exchange.status,
             error_code=None if exchange.outcome == "answered" else exchange.outcome,
             seconds=round(seconds, 6),
             upstream_seconds=None if spent is None else round(spent, 6),
         )
     )
+
+
+def write_comparison(comparison: Comparison) -> bytes:
+    """What the shadow found of an exchange, as JSON."""
+    return _encode(
+        _Compared(
+            time=_now(),
+            request_id=comparison.request_id.decode(),
+            endpoint=comparison.endpoint,
+            shadow=comparison.verdict,
+            reason=comparison.reason,
+            fields=dict(comparison.differences),
+        )
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class LineWriter:

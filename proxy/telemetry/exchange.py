@@ -1,14 +1,28 @@
-"""The one record of a request."""
+"""The one record of a request, and of what the shadow found of one."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Literal, Optional
 
+from proxy.contract.comparison import Difference
+from proxy.contract.messages import Field
 from proxy.policy.credentials import Credential
 from proxy.policy.manufacturers import UNAUTHENTICATED, UNREGISTERED
 
 if TYPE_CHECKING:
     from proxy.telemetry.spans import Trace  # OpenTelemetry need not be installed
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One call to an upstream. `failure` is why it gave no usable answer, None where it gave one."""
+
+    upstream: str
+    seconds: float = 0.0
+    status: int | None = None
+    failure: str | None = None
+    drifted: bool = False
 
 
 @dataclass(slots=True)
@@ -23,15 +37,15 @@ class Exchange:
     """The request's spans; None where tracing is off."""
     started: float = field(default_factory=perf_counter)
     endpoint: str = "unmatched"
+    announced: tuple[Field, ...] = ()
+    """The header lines of the endpoint's every answer."""
     credential: Credential | None = None
     listed: str | None = None
     """The manufacturer whose list names the key."""
     key_accepted: bool = False
-    upstream: str = "none"
-    upstream_seconds: float | None = None
-    upstream_status: int | None = None
-    upstream_failure: str | None = None
-    drifted: bool = False
+    attempts: list[Attempt] = field(default_factory=list)
+    fallback: str | None = None
+    """Why v2 took nothing of the call, where it went on to v1."""
     unmapped: tuple[str, ...] = ()
     status: int = 500
     outcome: str = "crashed"
@@ -40,4 +54,34 @@ class Exchange:
     @property
     def manufacturer(self) -> str:
         """The caller's label: nobody outside can add a value."""
-        return self.listed or (UNREGISTERED if self.key_accepted else UNAUTHENTICATED)
+        return self.listed or (UNREGISTERED if self.credential and self.key_accepted else UNAUTHENTICATED)
+
+    def ask(self, upstream: str) -> Iterable[Field] | None:
+        """An upstream is asked; returns the header lines that carry the trace on, None where tracing is off."""
+        self.attempts.append(Attempt(upstream))
+        return None if self.trace is None else self.trace.send(upstream)
+
+    def fail(self, reason: str) -> None:
+        """The last call to an upstream gave no usable answer, if there was one."""
+        if self.attempts:
+            self.attempts[-1].failure = reason
+
+    @property
+    def upstream(self) -> str:
+        """Who was asked last; `none` where nobody was."""
+        return self.attempts[-1].upstream if self.attempts else "none"
+
+
+Verdict = Literal["match", "mismatch", "v1_error", "v2_error", "dropped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The one record of a shadowed call: how v2's answer stands to v1's. No value of either is in it."""
+
+    request_id: bytes
+    endpoint: str
+    verdict: Verdict
+    differences: tuple[Difference, ...] = ()
+    reason: str | None = None
+    """Of an error, why there was nothing to compare."""

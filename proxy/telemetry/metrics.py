@@ -2,10 +2,14 @@
 
 from bisect import bisect_left
 
+from proxy.rules import Rules
 from proxy.telemetry import series as names
 from proxy.telemetry.block import Block
-from proxy.telemetry.exchange import Exchange
+from proxy.telemetry.exchange import Attempt, Comparison, Exchange
 from proxy.telemetry.series import BUCKETS, WORKERS, Series
+
+NOT_LEGACY = ("unmatched", "passthrough_v2")
+"""Endpoints that are no v1 call: no path of ours, and v2's own."""
 
 
 class Metrics:
@@ -24,13 +28,18 @@ class Metrics:
         self._unmapped = _Places(block, names.UNMAPPED)
         self._last_answer = _Places(block, names.LAST_ANSWER)
         self._last_failure = _Places(block, names.LAST_FAILURE)
+        self._fallbacks = _Places(block, names.FALLBACKS)
+        self._shadow = _Places(block, names.SHADOW)
+        self._shadow_mismatches = _Places(block, names.SHADOW_MISMATCHES)
         self._in_progress = block.place((names.IN_PROGRESS.name, ()))
         self._ready = block.place((names.READY.name, ()))
         forget_running(block)
 
-    def await_first_call(self, endpoint: str, manufacturer: str) -> None:
-        """Shows a 0 before a caller's first call: Prometheus' `increase` does not see a series begin at 1."""
-        _ = self._requests[endpoint, manufacturer, "v2", "201"]
+    def await_first_calls(self, rules: Rules) -> None:
+        """Shows a 0 before a listed caller's first call: Prometheus' `increase` does not see a series begin at 1."""
+        for endpoint in rules.endpoints:
+            for manufacturer in rules.listed:
+                _ = self._requests[endpoint.change.name, manufacturer, "v2", "201"]
 
     def begin(self) -> None:
         """A request has come."""
@@ -43,14 +52,16 @@ class Metrics:
         cells[self._in_progress] -= 1
         cells[self._requests[endpoint, manufacturer, upstream, str(exchange.status)]] += 1
         self._observe(self._durations[endpoint, upstream], seconds)
-        if endpoint != "unmatched":
+        if endpoint not in NOT_LEGACY:
             cells[self._last_seen[endpoint, manufacturer]] = now
-        if exchange.credential:
-            cells[self._schemes[manufacturer, exchange.credential.scheme]] += 1
+            if exchange.credential:
+                cells[self._schemes[manufacturer, exchange.credential.scheme]] += 1
         for name in exchange.unmapped:
             cells[self._unmapped[endpoint, manufacturer, name]] += 1
-        if exchange.upstream_seconds is not None:
-            self._finish_upstream(exchange, exchange.upstream_seconds, now)
+        if exchange.fallback:
+            cells[self._fallbacks[endpoint, exchange.fallback]] += 1
+        for attempt in exchange.attempts:
+            self._finish_attempt(attempt, now)
 
     def sample(self, upstream: str, active: int, idle: int) -> None:
         """Notes an upstream's connections."""
@@ -61,15 +72,22 @@ class Metrics:
         """Notes whether this worker takes requests."""
         self._cells[self._ready] = is_ready
 
-    def _finish_upstream(self, exchange: Exchange, seconds: float, now: float) -> None:
-        upstream = exchange.upstream
-        self._observe(self._upstream_durations[upstream,], seconds)
-        if exchange.upstream_failure:
-            self._cells[self._failures[upstream, exchange.upstream_failure]] += 1
+    def compare(self, comparison: Comparison) -> None:
+        """The shadow has looked at two answers, or could not."""
+        endpoint = comparison.endpoint
+        self._cells[self._shadow[endpoint, comparison.verdict]] += 1
+        for difference in comparison.differences:
+            self._cells[self._shadow_mismatches[endpoint, difference.field]] += 1
+
+    def _finish_attempt(self, attempt: Attempt, now: float) -> None:
+        upstream = attempt.upstream
+        self._observe(self._upstream_durations[upstream,], attempt.seconds)
+        if attempt.failure:
+            self._cells[self._failures[upstream, attempt.failure]] += 1
             self._cells[self._last_failure[upstream,]] = now
         else:
             self._cells[self._last_answer[upstream,]] = now
-        if exchange.drifted:
+        if attempt.drifted:
             self._cells[self._drift[upstream, "unknown_field"]] += 1
 
     def _observe(self, first: int, value: float) -> None:

@@ -1,12 +1,12 @@
-"""All workers' numbers added up, and where each endpoint stands in its schedule."""
+"""All workers' numbers added up, and where each endpoint stands in its schedule and its rollout."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from operator import add
 
 from proxy import __version__
-from proxy.policy.deprecation import Deprecation
 from proxy.policy.manufacturers import UNREGISTERED
+from proxy.rules import Rules
 from proxy.telemetry import series as names
 from proxy.telemetry.block import Block
 from proxy.telemetry.series import WORKERS, Labels, Series, Values
@@ -15,19 +15,16 @@ _BY_NAME = {series.name: series for series in WORKERS}
 
 
 class Scrape:
-    """The reading side. `schedules` are by endpoint, `callers` the listed manufacturers; `now` gives Unix seconds."""
+    """The reading side. `now` gives Unix seconds."""
 
-    def __init__(
-        self,
-        blocks: Sequence[Block],
-        schedules: Mapping[str, Deprecation],
-        callers: Sequence[str],
-        now: Callable[[], float],
-    ) -> None:
+    def __init__(self, blocks: Sequence[Block], rules: Rules, now: Callable[[], float]) -> None:
         self._blocks = blocks
-        self._schedules = schedules
-        self._callers = (*callers, UNREGISTERED)
+        self._rules = rules
         self._now = now
+
+    def apply(self, rules: Rules) -> None:
+        """What is read from now on is by these."""
+        self._rules = rules
 
     def is_ready(self) -> bool:
         """Whether a worker takes requests."""
@@ -49,10 +46,11 @@ class Scrape:
         return totals
 
     def _scheduled(self) -> Values:
-        now = self._now()
+        now, rules = self._now(), self._rules
         values: dict[Series, dict[Labels, list[float]]] = defaultdict(dict)
-        for endpoint, its in self._schedules.items():
-            key = (endpoint,)
+        for endpoint in rules.endpoints:
+            key, its = (endpoint.change.name,), endpoint.deprecation
+            values[names.ROLLOUT][key] = [endpoint.rollout.percent(now) / 100]
             values[names.BROWNOUT_ACTIVE][key] = [float(its.active(now) is not None)]
             if its.deprecated_at is not None:
                 values[names.DEPRECATED_AT][key] = [its.deprecated_at]
@@ -61,6 +59,6 @@ class Scrape:
             if upcoming := its.next(now):
                 values[names.NEXT_START][key] = [upcoming.start]
                 values[names.NEXT_END][key] = [upcoming.end]
-                for caller in self._callers:
-                    values[names.NEXT_COVERS][endpoint, caller] = [float(upcoming.reaches(caller))]
+                for caller in (*rules.listed, UNREGISTERED):
+                    values[names.NEXT_COVERS][*key, caller] = [float(upcoming.reaches(caller))]
         return values

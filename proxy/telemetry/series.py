@@ -65,7 +65,25 @@ UNMAPPED = Series(
 )
 LAST_ANSWER = Series("last_answer", "latest", "An upstream's last answer, in Unix seconds.", ("upstream",))
 LAST_FAILURE = Series("last_failure", "latest", "An upstream's last failure, in Unix seconds.", ("upstream",))
+FALLBACKS = Series(
+    "nox_proxy_fallbacks_total",
+    "counter",
+    "Calls that went on to v1, for v2 took nothing of them.",
+    ("endpoint", "reason"),
+)
+SHADOW = Series(
+    "nox_proxy_shadow_comparisons_total", "counter", "Answers of v1's compared with v2's.", ("endpoint", "verdict")
+)
+SHADOW_MISMATCHES = Series(
+    "nox_proxy_shadow_mismatches_total", "counter", "Fields in which the two answers differ.", ("endpoint", "field")
+)
 READY = Series("ready_workers", "gauge", "Workers that take requests.")
+RELOAD_OK = Series("nox_proxy_config_last_reload_successful", "gauge", "Whether the settings last read were good.")
+RELOAD_AT = Series(
+    "nox_proxy_config_last_reload_success_timestamp_seconds",
+    "latest",
+    "When good settings were last read, in Unix seconds.",
+)
 
 WORKERS = (
     REQUESTS,
@@ -80,9 +98,16 @@ WORKERS = (
     UNMAPPED,
     LAST_ANSWER,
     LAST_FAILURE,
+    FALLBACKS,
+    SHADOW,
+    SHADOW_MISMATCHES,
     READY,
+    RELOAD_OK,
+    RELOAD_AT,
 )
-"""What each worker counts."""
+"""What the processes count: each worker, and of a reload the one that reads the settings."""
+
+ROLLOUT = Series("nox_proxy_rollout_v2_ratio", "gauge", "The share of calls set to go to v2.", ("endpoint",))
 
 DEPRECATED_AT = Series("nox_proxy_deprecation_timestamp_seconds", "gauge", "Deprecated since.", ("endpoint",))
 SUNSET_AT = Series("nox_proxy_sunset_timestamp_seconds", "gauge", "To be switched off at.", ("endpoint",))

@@ -1,4 +1,4 @@
-"""Where each Exchange goes: the metrics, the access log and the spans."""
+"""Where each Exchange goes: the metrics, the access log and the spans. And what the shadow found: the first two."""
 
 import logging
 import traceback
@@ -7,8 +7,8 @@ from time import perf_counter, time
 from typing import TYPE_CHECKING, Optional
 
 from proxy.contract.messages import Request
-from proxy.telemetry.access_log import write_line
-from proxy.telemetry.exchange import Exchange
+from proxy.telemetry.access_log import write_comparison, write_line
+from proxy.telemetry.exchange import Comparison, Exchange
 from proxy.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -43,6 +43,12 @@ class Telemetry:
             self._write(write_line(exchange, seconds))
         if exchange.trace is not None:
             exchange.trace.finish(exchange)
+
+    def compare(self, comparison: Comparison) -> None:
+        """The shadow has found something."""
+        self._metrics.compare(comparison)
+        if self._write is not None and comparison.verdict in ("mismatch", "v1_error", "v2_error"):
+            self._write(write_comparison(comparison))
 
     def crash(self, exchange: Exchange, bug: Exception) -> None:
         """A bug of ours: its type and where it arose. Its own words may hold a caller's values."""

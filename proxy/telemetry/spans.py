@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from proxy import __version__
 from proxy.contract.messages import Field, Request
-from proxy.telemetry.exchange import Exchange
+from proxy.telemetry.exchange import Attempt, Exchange
 from proxy.wire import headers
 
 _log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Spans:
 
 
 class Trace:
-    """One request's spans: the caller's, and that of the call to an upstream, if there is one."""
+    """One request's spans: the caller's, and one for each call to an upstream."""
 
     def __init__(
         self, tracer: Tracer, routes: Mapping[str, str], addresses: Mapping[str, Address], request: Request
@@ -78,36 +78,36 @@ class Trace:
             SpanKind.SERVER,
             {"http.request.method": self._method},
         )
-        self._call: Span | None = None
-        self._sent = 0
+        self._calls: list[tuple[Span, int]] = []
 
-    def send(self, upstream: str, method: str) -> Iterable[Field]:
+    def send(self, upstream: str) -> Iterable[Field]:
         """A call goes to an upstream; returns the header lines that carry the trace on."""
-        self._sent = time_ns()
+        sent = time_ns()
         host, port = self._addresses[upstream]
-        self._call = self._tracer.start_span(
-            method,
+        call = self._tracer.start_span(
+            self._name(None),
             set_span_in_context(self._caller),
             SpanKind.CLIENT,
-            {"http.request.method": method, "server.address": host, "server.port": port},
-            start_time=self._sent,
+            {"http.request.method": self._method, "server.address": host, "server.port": port},
+            start_time=sent,
         )
+        self._calls.append((call, sent))
         lines: dict[str, str] = {}
-        _propagator.inject(lines, set_span_in_context(self._call))
+        _propagator.inject(lines, set_span_in_context(call))
         return [(name.encode(), value.encode()) for name, value in lines.items()]
 
     def finish(self, exchange: Exchange) -> None:
         """The request is over."""
-        if self._call is not None:
-            _judge(self._call, exchange.upstream_status, _fault_of_call(exchange))
-            self._call.end(self._sent + int((exchange.upstream_seconds or 0.0) * 1e9))
+        for (call, sent), attempt in zip(self._calls, exchange.attempts, strict=False):
+            _judge(call, attempt.status, _fault_of_call(attempt, exchange))
+            call.end(sent + int(attempt.seconds * 1e9))
         route = self._routes.get(exchange.endpoint)
         if route is not None:
             self._caller.update_name(self._name(route))
             self._caller.set_attribute("http.route", route)
         self._caller.set_attribute("nox_proxy.endpoint", exchange.endpoint)
         self._caller.set_attribute("nox_proxy.manufacturer", exchange.manufacturer)
-        _judge(self._caller, exchange.status, exchange.outcome if exchange.status >= 500 else None)
+        _judge(self._caller, exchange.status, _fault_of_request(exchange))
         self._caller.end()
 
     def _name(self, route: str | None) -> str:
@@ -115,13 +115,19 @@ class Trace:
         return f"{method} {route}" if route else method
 
 
-def _fault_of_call(exchange: Exchange) -> str | None:
+def _fault_of_call(attempt: Attempt, exchange: Exchange) -> str | None:
     """The `error.type` of a call: to the one who calls, a 4xx is an error too."""
-    if exchange.upstream_failure is not None:
-        return exchange.upstream_failure
-    if exchange.upstream_status is None:
+    if attempt.failure is not None:
+        return attempt.failure
+    if attempt.status is None:
         return exchange.outcome  # cut short by us: the drain ran out of time, or a bug
-    return str(exchange.upstream_status) if exchange.upstream_status >= 400 else None
+    return str(attempt.status) if attempt.status >= 400 else None
+
+
+def _fault_of_request(exchange: Exchange) -> str | None:
+    if exchange.status < 500:
+        return None
+    return exchange.outcome if exchange.outcome != "answered" else str(exchange.status)
 
 
 def _judge(span: Span, status: int | None, fault: str | None) -> None:

@@ -1,17 +1,19 @@
-"""Header fields across the proxy: what goes to v2, what comes back, and what is ours to add.
+"""Header fields across the proxy: what goes to an upstream, what comes back, and what is ours to add.
 
-A message to v2 is made anew, so hop-by-hop fields (RFC 9110, section 7.6.1) need no stripping: nothing of
-the caller's goes on but what is named here (contract, "To v2").
+A translated call is made anew: nothing of the caller's goes on but what is named here (contract, "To v2"). A call that
+passes untouched keeps its end-to-end fields, both ways.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from email.utils import formatdate
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from uuid import uuid4
 
 from proxy import __version__
-from proxy.contract.messages import Field, Fields, Request
+from proxy.contract.messages import Field, Fields, Request, gather
+from proxy.wire.connection import Answer
 
 PSEUDONYM = b"nox-proxy"
 """Our name in Via and Proxy-Status."""
@@ -22,9 +24,41 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 _USER_AGENT = PSEUDONYM + b"/" + __version__.encode()
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _VALUE = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
+_CLEAN = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _IDS = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 _TRACEPARENT = re.compile(rb"00" + _IDS + rb"|(?!00|ff)[0-9a-f]{2}" + _IDS + rb"(?:-[\x21-\x7e]*)?")
 _TRACESTATE = re.compile(rb"[a-z0-9][a-z0-9_*/@-]*=[\x20-\x7e]+")
+_HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+"""RFC 9110, sections 7.6.1 and 11.7; trailers themselves are read and left out."""
+_OURS = frozenset(
+    (
+        b"content-length",
+        b"expect",  # met: the body is at hand
+        b"forwarded",
+        b"host",
+        b"nox-upstream",
+        b"traceparent",
+        b"tracestate",
+        b"via",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-request-id",
+    )
+)
+"""Of a request that passes untouched: what is written anew, or was said to us alone."""
 _VIA_COMMENT = re.compile(rb"\([^()]*\)")
 
 
@@ -61,15 +95,18 @@ def is_encoded(fields: Fields) -> bool:
 
 
 class ToUpstream:
-    """Writes the header lines of a translated call. `trusted`: the peers whose `x-forwarded-*` count."""
+    """Writes the header lines of a call, all but Host, which is the upstream's own.
+
+    `trusted`: the peers whose `x-forwarded-*` and `forwarded` count. `trace`: its lines instead of the caller's.
+    """
 
     def __init__(self, trusted: Networks) -> None:
         self._trusts = lru_cache(maxsize=1024)(lambda client: _is_among(client, trusted))
 
-    def __call__(
+    def translated(
         self, request: Request, key: bytes, request_id: bytes, body: bytes, trace: Iterable[Field] | None = None
     ) -> list[Field]:
-        """All lines but Host, which is the upstream's own (contract, "To v2"). `trace`: instead of the caller's."""
+        """Of a call to v2 in a v1 call's place (contract, "To v2")."""
         fields = request.fields
         lines = [
             (b"x-api-key", key),
@@ -87,8 +124,27 @@ class ToUpstream:
             lines.append((b"idempotency-key", idempotency_key))
         return lines
 
+    def untouched(
+        self, request: Request, request_id: bytes, body: bytes, trace: Iterable[Field] | None = None
+    ) -> list[Field]:
+        """Of a call that passes as it came: its end-to-end lines, the framing and forwarding ones written anew."""
+        fields = request.fields
+        left_out = _HOP_BY_HOP | _OURS | _connection_options(fields)
+        lines = [(name, value) for name, values in fields.items() if name not in left_out for value in values]
+        if body or b"content-length" in fields or b"transfer-encoding" in fields:
+            lines.append((b"content-length", b"%d" % len(body)))
+        lines += ((b"via", _appended(fields, b"via", VIA)), (b"x-request-id", request_id))
+        if self._is_trusted(request):
+            lines += ((b"forwarded", value) for value in fields.get(b"forwarded", ()))
+        lines += self._forwarding(request)
+        lines += trace_context(fields) if trace is None else trace
+        return lines
+
+    def _is_trusted(self, request: Request) -> bool:
+        return request.client is not None and self._trusts(request.client)
+
     def _forwarding(self, request: Request) -> Iterator[Field]:
-        fields = request.fields if request.client and self._trusts(request.client) else {}
+        fields = request.fields if self._is_trusted(request) else {}
         if request.client:
             yield b"x-forwarded-for", _appended(fields, b"x-forwarded-for", request.client.encode())
         yield b"x-forwarded-proto", _valid(fields, b"x-forwarded-proto") or request.scheme.encode()
@@ -143,6 +199,28 @@ def from_upstream(lines: Iterable[Field]) -> tuple[Field, ...]:
     )
 
 
+def untouched_from_upstream(answer: Answer, method: bytes, announced: Sequence[Field], now: float) -> tuple[Field, ...]:
+    """The end-to-end lines of an answer that passes as it came, those announced, and Via (RFC 9110, section 7.6.3).
+
+    Its own Deprecation and Sunset give way to ours. A Date that it lacks is added; `now` is in Unix seconds.
+    """
+    fields = gather(answer.fields)
+    left_out = _HOP_BY_HOP | {b"via"} | _connection_options(fields) | {name for name, _ in announced if name != b"link"}
+    if method != b"HEAD":
+        left_out |= {b"content-length"}
+    kept = [(name, value) for name, value in answer.fields if name not in left_out and _CLEAN.fullmatch(value)]
+    if method != b"HEAD" and answer.status not in (204, 304):
+        kept.append((b"content-length", b"%d" % len(answer.body)))
+    if b"date" not in fields:
+        kept.append(date(now))
+    return (*kept, *announced, (b"via", _appended(fields, b"via", VIA)))
+
+
+def _connection_options(fields: Fields) -> set[bytes]:
+    """The fields that Connection names: they were meant for one hop (RFC 9110, section 7.6.1)."""
+    return {name.strip() for name in b",".join(fields.get(b"connection", ())).lower().split(b",")}
+
+
 def authority(host: str, port: int) -> str:
     """`host:port`, an IPv6 host in brackets (RFC 3986, section 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -151,3 +229,18 @@ def authority(host: str, port: int) -> str:
 def proxy_status(reason: str) -> Field:
     """RFC 9209: why the answer is ours and not the upstream's."""
     return b"proxy-status", PSEUDONYM + b"; error=" + reason.encode()
+
+
+def fallback_status(reason: str) -> Field:
+    """RFC 9209: why v1 gave the answer and not v2."""
+    return b"proxy-status", PSEUDONYM + b'; next-hop="v1"; error=' + reason.encode() + b'; details="v2 took nothing"'
+
+
+def date(now: float) -> Field:
+    """RFC 9110, section 6.6.1; `now` is in Unix seconds."""
+    return _date(int(now))
+
+
+@lru_cache(maxsize=2)
+def _date(seconds: int) -> Field:
+    return b"date", formatdate(seconds, usegmt=True).encode()

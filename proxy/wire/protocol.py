@@ -20,6 +20,9 @@ _HOST = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d*)
 MALFORMED = "malformed"
 """In a scope's `state` once the rest of the request's body can no longer be told."""
 
+TARGET = "target"
+"""In a scope's `state`: the request's path and query as they were sent, of which ASGI keeps a bare `?` to itself."""
+
 Refuse = Callable[[CallerError, bytes], Response]
 """Answers for a message that is no request, and counts it. The bytes are its path, as far as it could be told."""
 
@@ -122,6 +125,7 @@ class ServerProtocol(HttpToolsProtocol):
             raise ValueError("not a version that we speak")
         if not self.parser.should_upgrade():
             self._head_open = False
+            self.scope["state"][TARGET] = origin_form(self.url)
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -189,6 +193,18 @@ class ServerProtocol(HttpToolsProtocol):
         if not self._is_busy():
             self.transport.write(self._last_word)
             self.transport.close()
+
+
+def origin_form(target: bytes) -> bytes:
+    """A request's target as path and query (RFC 9112, section 3.2.1); of an absolute one the host is left out.
+
+    Raises ValueError for a fragment, which no target has.
+    """
+    if b"#" in target:
+        raise ValueError("a fragment in the target")
+    if target.startswith(b"/") or b"://" not in target:
+        return target
+    return re.sub(rb"[^/?]*", b"", target.partition(b"://")[2], count=1)
 
 
 def _written(response: Response, defaults: Sequence[Field]) -> bytes:

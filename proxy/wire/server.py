@@ -34,7 +34,7 @@ def address_of(listener: socket.socket) -> str:
 
 
 class Server:
-    """One app on one listening socket."""
+    """One app on one listening socket. `dates_answers`: each gets a Date, where the app gives none."""
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class Server:
         *,
         protocol: type[ServerProtocol] = ServerProtocol,
         refuse: Refuse = refuse_plainly,
+        dates_answers: bool = True,
         max_header_bytes: int = ServerProtocol.max_header_bytes,
         keepalive_timeout: float = 75.0,
         drain_seconds: float = 20.0,
@@ -55,6 +56,7 @@ class Server:
             lifespan="off",
             proxy_headers=False,
             server_header=False,
+            date_header=dates_answers,
             access_log=False,
             log_config=None,
             timeout_keep_alive=math.ceil(keepalive_timeout),

@@ -10,6 +10,7 @@ import httpx
 
 from proxy.contract.errors import (
     InvalidUpstreamResponse,
+    UpstreamConnectTimeout,
     UpstreamDisconnected,
     UpstreamError,
     UpstreamOverloaded,
@@ -23,9 +24,9 @@ from proxy.wire.transport import TransportName, origin_of, tls_context, write_me
 
 
 class Sender(Protocol):
-    """The way to one upstream. `path` is below the upstream's URL; Host is the sender's to add."""
+    """The way to one upstream. `target` is below its URL and sent byte for byte; Host is the sender's to add."""
 
-    async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:
+    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:
         """Raises httpx.TransportError."""
 
     def connections(self) -> Connections | None:
@@ -44,9 +45,9 @@ class PoolSender:
         self._base = parsed.raw_path.rstrip(b"/")
         self._host = (b"host", parsed.netloc)
 
-    async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:
-        message = write_message(method.encode(), self._base + path.encode(), (self._host, *lines), body)
-        return await self._pool.exchange(self._origin, message, without_body=method == "HEAD")
+    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:
+        message = write_message(method, self._base + target, (self._host, *lines), body)
+        return await self._pool.exchange(self._origin, message, without_body=method == b"HEAD")
 
     def connections(self) -> Connections:
         return self._pool.connections()
@@ -60,7 +61,8 @@ class HttpxSender:
 
     def __init__(self, url: str, transport: httpx.AsyncBaseTransport, limits: Limits) -> None:
         parsed = httpx.URL(url)
-        self._url = url.rstrip("/")
+        self._url = url
+        self._base = parsed.raw_path.rstrip(b"/")
         self._host = (b"host", parsed.netloc)
         self._transport = transport
         self._limits = limits
@@ -71,13 +73,13 @@ class HttpxSender:
             "write": limits.timeout,
         }
 
-    async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:
+    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:
         request = httpx.Request(
-            method,
-            self._url + path,
+            method.decode(),
+            self._url,
             headers=[self._host, *lines],
             stream=httpx.ByteStream(body),
-            extensions={"timeout": self._timeouts},
+            extensions={"timeout": self._timeouts, "target": self._base + target},
         )
         try:
             async with asyncio.timeout(self._limits.timeout):
@@ -131,15 +133,12 @@ class Upstream:
         self.name = name
         self._sender = sender
 
-    async def send(self, method: str, path: str, lines: Sequence[Field], body: bytes) -> Answer:
+    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:
         """Sends a call once. Raises one of the UpstreamErrors (contract, "From v2")."""
         try:
-            answer = await self._sender.send(method, path, lines, body)
+            return await self._sender.send(method, target, lines, body)
         except httpx.TransportError as error:
             raise fault_of(error) from error
-        if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in answer.fields):
-            raise InvalidUpstreamResponse(reason="http_response_content_coding")
-        return answer
 
     def connections(self) -> Connections | None:
         """How many are open; None where that cannot be told."""
@@ -156,7 +155,7 @@ def fault_of(error: httpx.TransportError) -> UpstreamError:
         case httpx.PoolTimeout():
             return UpstreamOverloaded()
         case httpx.ConnectTimeout():
-            return UpstreamTimeout(reason="connection_timeout")
+            return UpstreamConnectTimeout()
         case httpx.TimeoutException():
             return UpstreamTimeout()
         case httpx.ConnectError():

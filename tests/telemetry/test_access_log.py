@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from proxy.contract.comparison import Difference
 from proxy.policy.credentials import digest
-from proxy.telemetry.access_log import MAX_WAITING_LINES, LineWriter, write_line
-from proxy.telemetry.exchange import Exchange
+from proxy.telemetry.access_log import MAX_WAITING_LINES, LineWriter, write_comparison, write_line
+from proxy.telemetry.exchange import Attempt, Comparison, Exchange
 from tests.processes import Proxy, Simulator, call
 from tests.test_admission import GOOD, JSON
 
@@ -23,6 +24,25 @@ from tests.test_admission import GOOD, JSON
 def test_an_exchange_is_crashed_until_it_becomes_another() -> None:
     line = json.loads(write_line(Exchange(b"id-1"), 0.5))
     assert (line["error_code"], line["status"], line["seconds"]) == ("crashed", 500, 0.5)
+
+
+def test_a_fallback_says_why_and_counts_both_calls() -> None:
+    attempts = [Attempt("v2", 0.25, failure="dns_error"), Attempt("v1", 0.5, 201)]
+    line = json.loads(write_line(Exchange(b"id-1", attempts=attempts, fallback="dns_error"), 1.0))
+    assert (line["upstream"], line["fallback"], line["upstream_seconds"]) == ("v1", "dns_error", 0.75)
+
+
+def test_what_the_shadow_found_is_names_and_kinds() -> None:
+    differences = (Difference("data.nox_user_id", "value"), Difference("error", "missing"))
+    line = json.loads(write_comparison(Comparison(b"id-1", "an_endpoint", "mismatch", differences)))
+    assert line.pop("time")
+    assert line == {
+        "request_id": "id-1",
+        "endpoint": "an_endpoint",
+        "shadow": "mismatch",
+        "reason": None,
+        "fields": {"data.nox_user_id": "value", "error": "missing"},
+    }
 
 
 @pytest.fixture
@@ -158,6 +178,7 @@ def test_the_line_of_a_call(registered: Proxy) -> None:
         "manufacturer": "acme",
         "key": digest(b"demo-key")[:8],
         "upstream": "v2",
+        "fallback": None,
         "status": 201,
         "error_code": None,
     }

@@ -6,10 +6,11 @@ from proxy import __version__
 from proxy.policy.credentials import Credential, digest
 from proxy.policy.deprecation import Brownout, Deprecation
 from proxy.telemetry.block import Block
-from proxy.telemetry.exchange import Exchange
+from proxy.telemetry.exchange import Attempt, Exchange
 from proxy.telemetry.exposition import Exposition
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.scrape import Scrape
+from tests.ruled import UNSCHEDULED, rules_of
 
 KEY = Credential(b"k", "authorization", digest(b"k"))
 ENDPOINT = "connect_nox_user"
@@ -17,7 +18,7 @@ ENDPOINT = "connect_nox_user"
 
 def exchange(**fields: object) -> Exchange:
     """A call of acme's that v2 answered, but for `fields`."""
-    made = Exchange(b"id-1", endpoint=ENDPOINT, credential=KEY, listed="acme", upstream="v2", upstream_seconds=0.5)
+    made = Exchange(b"id-1", endpoint=ENDPOINT, credential=KEY, listed="acme", attempts=[Attempt("v2", 0.5, 201)])
     made.status, made.outcome = 201, "answered"
     for name, value in fields.items():
         setattr(made, name, value)
@@ -26,7 +27,7 @@ def exchange(**fields: object) -> Exchange:
 
 def exposed(*blocks: Block, schedule: Deprecation | None = None, now: Callable[[], float] = lambda: 0.0) -> list[str]:
     """The samples, without buckets and sums."""
-    scrape = Scrape(blocks, {ENDPOINT: schedule} if schedule else {}, ["acme"], now)
+    scrape = Scrape(blocks, rules_of(schedule or UNSCHEDULED, digests={"acme": ()}), now)
     text = Exposition().write(scrape.values(), "")[0].decode()
     return [
         line for line in text.splitlines() if not line.startswith("#") and "bucket" not in line and "_sum" not in line
@@ -37,7 +38,8 @@ def test_the_series_of_one_call() -> None:
     block = Block()
     metrics = Metrics(block)
     metrics.begin()
-    made = exchange(upstream_failure="dns_error", unmapped=("device_ids",), drifted=True)
+    attempt = Attempt("v2", 0.5, failure="dns_error", drifted=True)
+    made = exchange(attempts=[attempt], unmapped=("device_ids",))
     metrics.finish(made, seconds=0.7, now=1_000.5)
     assert sorted(exposed(block)) == sorted(
         [
@@ -50,6 +52,8 @@ def test_the_series_of_one_call() -> None:
             'nox_proxy_legacy_last_seen_timestamp_seconds{endpoint="connect_nox_user",manufacturer="acme"} 1000.5',
             'nox_proxy_unmapped_fields_total{endpoint="connect_nox_user",field="device_ids",manufacturer="acme"} 1.0',
             'nox_proxy_credential_scheme_total{manufacturer="acme",scheme="authorization"} 1.0',
+            'nox_proxy_brownout_active{endpoint="connect_nox_user"} 0.0',
+            'nox_proxy_rollout_v2_ratio{endpoint="connect_nox_user"} 1.0',
             f'nox_proxy_build_info{{version="{__version__}"}} 1.0',
         ]
     )
@@ -57,7 +61,7 @@ def test_the_series_of_one_call() -> None:
 
 def test_a_listed_caller_shows_before_its_first_call() -> None:
     block = Block()
-    Metrics(block).await_first_call(ENDPOINT, "acme")
+    Metrics(block).await_first_calls(rules_of(digests={"acme": ()}))
     assert (
         'nox_proxy_requests_total{endpoint="connect_nox_user",manufacturer="acme",status="201",upstream="v2"} 0.0'
         in exposed(block)
@@ -90,7 +94,7 @@ def test_a_successor_keeps_the_counts_and_forgets_what_was_going_on() -> None:
     killed.begin()
     killed.sample("v2", 1, 0)
     successor = Metrics(block)
-    assert not Scrape([block], {}, [], lambda: 0.0).is_ready()
+    assert not Scrape([block], rules_of(), lambda: 0.0).is_ready()
     successor.begin()
     successor.finish(exchange(), seconds=0.2, now=2.0)
     samples = exposed(block)
@@ -116,7 +120,7 @@ def test_a_schedule_as_it_stands_at_each_moment() -> None:
         return {name.removeprefix("nox_proxy_").replace(ENDPOINT, "e"): float(value) for name, value in lines}
 
     always = {'deprecation_timestamp_seconds{endpoint="e"}': 5.0, 'sunset_timestamp_seconds{endpoint="e"}': 100.0}
-    build = {f'build_info{{version="{__version__}"}}': 1.0}
+    build = {f'build_info{{version="{__version__}"}}': 1.0, 'rollout_v2_ratio{endpoint="e"}': 1.0}
 
     def expected(active: float, start: float | None = None, end: float = 0.0, acme: float = 0.0) -> dict[str, float]:
         now = {**always, **build, 'brownout_active{endpoint="e"}': active}

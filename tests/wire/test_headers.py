@@ -51,7 +51,7 @@ def request(client: str | None, **fields: bytes) -> Request:
 
 
 def sent(trusted: str, its: Request) -> dict[bytes, bytes]:
-    return dict(ToUpstream((ip_network(trusted),))(its, b"k", b"id", b"{}"))
+    return dict(ToUpstream((ip_network(trusted),)).translated(its, b"k", b"id", b"{}"))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_value_that_may_not_stand_in_a_message_is_left_out(name: str, value: b
 
 def test_doubled_fields_are_nobodys() -> None:
     doubled = {b"x-request-id": (b"a", b"b"), b"idempotency-key": (b"a", b"b"), b"traceparent": (b"a", b"b")}
-    lines = dict(ToUpstream(())(Request("POST", b"/", doubled), b"k", b"id", b"{}"))
+    lines = dict(ToUpstream(()).translated(Request("POST", b"/", doubled), b"k", b"id", b"{}"))
     assert not {b"idempotency-key", b"traceparent"} & set(lines)
     assert headers.request_id(doubled) not in (b"a", b"b")
 

@@ -59,6 +59,7 @@ connect_nox_user = VersionChange(
     unmapped=("device_ids",),
     to_v2=to_v2,
     to_v1=to_v1,
+    user=lambda asked: asked.manufacturer_user_id,
 )
 """Connecting a manufacturer's user to NOX without an energy-supplier account.
 

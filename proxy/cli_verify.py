@@ -1,0 +1,182 @@
+"""The command `verify`, and how it shows what a run found."""
+
+import asyncio
+import re
+import time
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from proxy.simulator.recording import Recorded
+    from proxy.verify.comparing import Comparison, Latency
+    from proxy.verify.report import Report
+    from proxy.verify.run import Plan
+
+VARIABLE = "NOX_VERIFY_KEY"
+WIDTH = 160
+"""Of the table where there is no terminal to have one."""
+
+_FIT_KEY = re.compile(r"[!-~]{1,512}")
+_FIT_PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_COLOURS = {"passed": "green", "failed": "red", "not applicable": "dim", "differs": "red", "not compared": "yellow"}
+
+_out = Console(highlight=False, emoji=False)
+_errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+
+def _by_variable_alone(context: typer.Context, parameter: typer.CallbackParam, key: str) -> str:
+    source = context.get_parameter_source(parameter.name or "")
+    if source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter(f"a command line shows to others; put the key into {VARIABLE}")
+    return key
+
+
+def verify(
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="The deployment to check, by http or https.")],
+    against: Annotated[
+        str | None, typer.Option(metavar="URL", help="Another to compare with: the stable one, or v1 itself.")
+    ] = None,
+    requests: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Calls to replay, or to compare by, as they are: users are made by them."),
+    ] = None,
+    minimum: Annotated[int, typer.Option(min=1, help="With fewer comparisons the verdict is inconclusive.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the table.")] = False,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML, too.")] = None,
+    user_prefix: Annotated[str, typer.Option(help="Begins every user ID that the run makes up.")] = "nox-verify-",
+    ca_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A private authority instead of the public ones.")
+    ] = None,
+    key: Annotated[
+        str, typer.Option(envvar=VARIABLE, show_envvar=False, hidden=True, callback=_by_variable_alone)
+    ] = "",
+) -> None:
+    """Check from outside whether a deployment keeps v1's contract, with the API key in NOX_VERIFY_KEY.
+
+    Makes each check that needs no fault. A few of its calls connect users, whose IDs begin with --user-prefix and the
+    run's own name. With --against the same calls go to both and the answers are compared, by default those of a plain
+    legacy integration; without it a call of --requests must get v1's envelope and a status of the class that is in the
+    file. The file is described in proxy/simulator/recording.py; `simulate v1 --record` writes one.
+
+    Exit status 0: all passed. 1: a check failed, or an answer differs. 2: it could not run (no answer, a refused key, a
+    bad file), or there was too little to compare to say anything.
+    """
+    from proxy.verify.report import EXIT_STATUS, to_json, to_junit
+    from proxy.verify.run import Plan
+
+    if not _FIT_KEY.fullmatch(key):
+        _fail(f"{VARIABLE}: must hold an API key, 1 to 512 visible ASCII characters")
+    if not _FIT_PREFIX.fullmatch(user_prefix):
+        _fail("--user-prefix: 1 to 64 letters, digits, dots, dashes or underscores")
+    recorded = _read_requests(requests) if requests else {}
+    name = user_prefix + token_hex(4)
+    plan = Plan(url.rstrip("/"), key, name, against and against.rstrip("/"), recorded, minimum, ca_file)
+    try:
+        written = junit.open("wb") if junit else None
+    except OSError as error:
+        _fail(f"{junit}: {error.strerror}")
+    report = _run(plan)
+    if written is not None:
+        with written:
+            written.write(to_junit(report))
+    if as_json:
+        print(to_json(report))
+    else:
+        _show(report, len(recorded))
+    raise typer.Exit(EXIT_STATUS[report.verdict])
+
+
+def _read_requests(file: Path) -> "dict[int, Recorded]":
+    from proxy.simulator.recording import BadLine
+    from proxy.verify.calls import read_requests
+
+    try:
+        recorded = read_requests(file.read_bytes())
+    except OSError as error:
+        _fail(f"{file}: {error.strerror}")
+    except BadLine as error:
+        _fail(f"{file}: {error}")
+    if not recorded:
+        _fail(f"{file}: no call in it")
+    return recorded
+
+
+def _run(plan: "Plan") -> "Report":
+    """Shows how far it is where somebody looks."""
+    from proxy.verify.run import Run
+
+    with Progress(console=_errors, transient=True, disable=not _errors.is_terminal) as progress:
+        task = progress.add_task(f"verify {escape(plan.url)}", total=None)
+        try:
+            run = Run(plan, time.time, lambda done, total: progress.update(task, completed=done, total=total))
+        except (ValueError, OSError) as error:
+            _fail(f"cannot run: {error}")
+        try:
+            return asyncio.run(run.make())
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+def _show(report: "Report", replayed: int) -> None:
+    if not _out.is_terminal:
+        _out.width = WIDTH
+    if report.checks:
+        _out.print(_table(report))
+    if report.comparison is not None:
+        _show_comparison(report.comparison)
+    _out.print(f"Users made: {len(report.users)}, each named {report.run}-…", markup=False, soft_wrap=True)
+    if replayed:
+        _out.print(f"and by {replayed} calls of the file, as they are there", markup=False, soft_wrap=True)
+    counts = [f"{report.count(result)} {result}" for result in ("passed", "failed", "not applicable")]
+    colour = {"passed": "green", "failed": "red"}.get(report.verdict, "yellow")
+    _out.print(f"[bold {colour}]{report.verdict}[/]: {', '.join(counts)}", soft_wrap=True)
+    if report.why:
+        _errors.print(f"could not run: {report.why}", markup=False)
+
+
+def _table(report: "Report") -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("check", "row", "result", "wanted", "came"):
+        table.add_column(column, overflow="fold")
+    for check in report.checks:
+        colour = _COLOURS[check.result]
+        table.add_row(
+            escape(check.name), check.row, f"[{colour}]{check.result}[/]", *map(escape, (check.wanted, check.came))
+        )
+    return table
+
+
+def _show_comparison(comparison: "Comparison") -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("compared call", "result", "what"):
+        table.add_column(column, overflow="fold")
+    for call in comparison.calls:
+        if call.result != "same":
+            what = call.why or ", ".join(f"{name} ({kind})" for name, kind in call.differences.items())
+            table.add_row(call.call, f"[{_COLOURS[call.result]}]{call.result}[/]", escape(what))
+    if table.row_count:
+        _out.print(table)
+    counts = [f"{comparison.count(result)} {result}" for result in ("same", "differs", "not compared")]
+    _out.print(f"Against {comparison.against}: {', '.join(counts)}", markup=False, soft_wrap=True)
+    if not comparison.is_enough:
+        _out.print(f"fewer than {comparison.minimum} compared: nothing to go by", markup=False, soft_wrap=True)
+    for side, latency in (("--url", comparison.url_latency), ("--against", comparison.against_latency)):
+        if latency is not None:
+            _out.print(f"{side:>9}  {_milliseconds(latency)}", markup=False, soft_wrap=True)
+
+
+def _milliseconds(latency: "Latency") -> str:
+    return f"p50 {latency.p50:.1f} ms, p95 {latency.p95:.1f} ms, p99 {latency.p99:.1f} ms"
+
+
+def _fail(*lines: str) -> NoReturn:
+    for line in lines:
+        _errors.print(line, markup=False)
+    raise typer.Exit(2)

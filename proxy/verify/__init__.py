@@ -1,0 +1,1 @@
+"""`nox-proxy verify`: whether a deployment keeps the contract, seen from outside."""
