@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.builders import dashboard, timeseries
 from grafana_foundation_sdk.models.common import LineInterpolation
-from panels import board, graph, rate, series, share
+from panels import board, graph, quantiles, rate, row, series, share
 
 REQUESTS = "nox_proxy_requests_total"
 FAILED = 'status=~"5.."'
@@ -18,22 +18,12 @@ def health() -> dashboard.Dashboard:
         since="now-1h",
         refresh="1m",
         rows={
-            "Calls, by endpoint": _row(_calls(), _statuses(), _errors(), _latency()),
-            "Upstreams": _row(_upstream_calls(), _upstream_errors(), _upstream_failures(), _upstream_latency()),
-            "Saturation": _row(_in_progress(), _connections()),
-            "Drift and versions": _row(_drift(), _versions()),
+            "Calls, by endpoint": row(_calls(), _statuses(), _errors(), _latency()),
+            "Upstreams": row(_upstream_calls(), _upstream_errors(), _upstream_failures(), _upstream_latency()),
+            "Saturation": row(_in_progress(), _connections()),
+            "Drift and versions": row(_drift(), _versions()),
         },
     )
-
-
-def _row(*panels: timeseries.Panel) -> list[timeseries.Panel]:
-    return [panel.span(24 // len(panels)).height(8) for panel in panels]
-
-
-def quantiles(metric: str, by: str) -> dict[str, str]:
-    """Median and tail of a histogram, by their legends."""
-    buckets = f"sum by ({by}, le) ({rate(f'{metric}_bucket')})"
-    return {f"{{{{{by}}}}} p{q}": f"histogram_quantile(0.{q}, {buckets})" for q in (50, 95, 99)}
 
 
 def _calls() -> timeseries.Panel:
@@ -48,7 +38,7 @@ def _statuses() -> timeseries.Panel:
 
 
 def _errors() -> timeseries.Panel:
-    description = "The share of answers from 500 on: v2's own, and those for a v2 that gave no usable answer."
+    description = "The share of answers from 500 on: an upstream's own, and ours where it gave no usable answer."
     lines = {"{{endpoint}}": share("endpoint", rate(REQUESTS, FAILED), rate(REQUESTS))}
     return graph("Server errors", description, "percentunit", lines)
 
@@ -59,12 +49,15 @@ def _latency() -> timeseries.Panel:
 
 
 def _upstream_calls() -> timeseries.Panel:
-    description = "Calls a second that were sent on, by the upstream they were meant for."
+    description = "Calls a second that were sent on, by the upstream that was asked last: of a fallback, v1."
     return graph("Calls sent on", description, "reqps", {"{{upstream}}": f"sum by (upstream) ({rate(REQUESTS, SENT)})"})
 
 
 def _upstream_errors() -> timeseries.Panel:
-    description = "The share of calls sent on that the caller saw end in an answer from 500 on."
+    description = (
+        "The share of calls sent on that the caller saw end in an answer from 500 on. A fallback is a failure of v2's"
+        " that the caller did not see: it is among those by reason."
+    )
     lines = {"{{upstream}}": share("upstream", rate(REQUESTS, SENT, FAILED), rate(REQUESTS, SENT))}
     return graph("Upstream errors", description, "percentunit", lines)
 

@@ -22,6 +22,9 @@ from grafana_foundation_sdk.models.dashboard import (
     DataTransformerConfig,
     DynamicConfigValue,
     Threshold,
+    ValueMap,
+    ValueMapping,
+    ValueMappingResult,
     VariableModel,
     VariableOption,
     VariableRefresh,
@@ -35,6 +38,7 @@ TAG = "nox-proxy"
 AnyPanel = timeseries.Panel | stat.Panel | table.Panel
 Panel = TypeVar("Panel", timeseries.Panel, stat.Panel, table.Panel)
 Rows = Mapping[str, Sequence[AnyPanel]]
+Variables = Sequence[Builder[VariableModel]]
 
 
 def series(metric: str, *matchers: str) -> str:
@@ -53,15 +57,29 @@ def share(by: str, part: str, whole: str) -> str:
     return f"(sum by ({by}) ({part}) or 0 * {total}) / ({total} > 0)"
 
 
+def quantiles(metric: str, by: str, *matchers: str) -> dict[str, str]:
+    """Median and tail of a histogram, by their legends."""
+    buckets = f"sum by ({by}, le) ({rate(f'{metric}_bucket', *matchers)})"
+    return {f"{{{{{by}}}}} p{q}": f"histogram_quantile(0.{q}, {buckets})" for q in (50, 95, 99)}
+
+
 def graph(
-    title: str, description: str, unit: str, queries: Mapping[str, str], *, stacked: bool = False
+    title: str,
+    description: str,
+    unit: str,
+    queries: Mapping[str, str],
+    *,
+    stacked: bool = False,
+    from_zero: bool = True,
 ) -> timeseries.Panel:
     """Lines over time, from a query for each legend."""
     targets = [_target(ref, expr).range().legend_format(legend) for ref, legend, expr in _lettered(queries)]
     legend = common.VizLegendOptions().show_legend(True)
     legend.display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
     tooltip = common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)
-    panel = _dressed(timeseries.Panel(), title, description, unit, targets).legend(legend).tooltip(tooltip).min(0)
+    panel = _dressed(timeseries.Panel(), title, description, unit, targets).legend(legend).tooltip(tooltip)
+    if from_zero:
+        panel.min(0)
     if not stacked:
         return panel.fill_opacity(0)
     return panel.fill_opacity(40).stacking(common.StackingConfig().mode(StackingMode.NORMAL))
@@ -105,11 +123,30 @@ def steps(base: str, above: Mapping[float, str] = MappingProxyType({})) -> dashb
     return dashboard.ThresholdsConfig().steps([Threshold(None, base), *(Threshold(at, to) for at, to in above.items())])
 
 
-def board(uid: str, title: str, description: str, *, since: str, refresh: str, rows: Rows) -> dashboard.Dashboard:
-    """A board with its panels laid out in rows, as they come."""
+def words(coloured: Mapping[str, str]) -> list[ValueMapping]:
+    """What stands for 0, 1 and so on, each word with its colour."""
+    results = enumerate(coloured.items())
+    return [ValueMap({str(place): ValueMappingResult(word, colour) for place, (word, colour) in results})]
+
+
+def choice(name: str, query: str) -> dashboard.QueryVariable:
+    """A variable with one value, at first the first."""
+    variable = dashboard.QueryVariable(name).label(name.title()).datasource(DATASOURCE).query(query).definition(query)
+    return variable.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED).sort(VariableSort.ALPHABETICAL_ASC)
+
+
+def row(*panels: timeseries.Panel) -> list[timeseries.Panel]:
+    """Side by side, alike in width."""
+    return [panel.span(24 // len(panels)).height(8) for panel in panels]
+
+
+def board(
+    uid: str, title: str, description: str, *, since: str, refresh: str, rows: Rows, choices: Variables = ()
+) -> dashboard.Dashboard:
+    """A board with its panels laid out in rows, as they come; `choices` are its variables beside those of every one."""
     built = dashboard.Dashboard(title).uid(uid).description(description).tags([TAG]).readonly()
     built.time(since, "now").refresh(refresh).tooltip(DashboardCursorSync.CROSSHAIR)
-    built.variables(_variables()).annotation(_brownouts()).link(_links())
+    built.variables([*_variables(), *choices]).annotation(_brownouts()).link(_links())
     number = 0
     for heading, panels in rows.items():
         number += 1
@@ -132,16 +169,14 @@ def _dressed(panel: Panel, title: str, description: str, unit: str, targets: lis
     return panel.title(title).description(description).unit(unit).datasource(DATASOURCE).targets(list(targets))
 
 
-def _variables() -> list[Builder[VariableModel]]:
+def _variables() -> Variables:
     source = dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
     job = _chosen("job", "label_values(nox_proxy_build_info, job)")
     return [source, job, _chosen("instance", 'label_values(nox_proxy_build_info{job=~"$job"}, instance)')]
 
 
 def _chosen(name: str, query: str) -> dashboard.QueryVariable:
-    variable = dashboard.QueryVariable(name).label(name.title()).datasource(DATASOURCE).query(query).definition(query)
-    variable.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED).sort(VariableSort.ALPHABETICAL_ASC)
-    variable.multi(True).include_all(True).all_value(".+")
+    variable = choice(name, query).multi(True).include_all(True).all_value(".+")
     return variable.current(VariableOption(selected=True, text=["All"], value=["$__all"]))
 
 

@@ -14,6 +14,7 @@ BY_MANUFACTURER = f"sum by (manufacturer) ({series('nox_proxy:legacy_calls:incre
 CALLS = f"increase({series('nox_proxy:legacy_calls:sum')}[7d])"
 FAULTY = 'status=~"[45]..", status!="410"'  # a 410 is meant
 ERRORS = f"increase({series('nox_proxy_requests_total', LEGACY, FAULTY)}[7d])"
+DIRECT = f"increase({series('nox_proxy:direct_calls:sum')}[7d])"
 UNMAPPED = f"increase({series('nox_proxy_unmapped_fields_total')}[7d])"
 
 
@@ -35,6 +36,11 @@ def progress() -> dashboard.Dashboard:
             ],
             "Who still calls": [_callers().span(24).height(11)],
             "Where it goes": [_trend().span(12).height(9), _trend_by_manufacturer().span(12).height(9)],
+            "Moved to v2": [
+                _moved().span(4).height(9),
+                _moved_by_manufacturer().span(10).height(9),
+                _returned().span(10).height(9),
+            ],
             "Brownouts": [_next_hit().span(12).height(9), _gone().span(12).height(9)],
         },
     )
@@ -51,6 +57,17 @@ def next_window(edge: str, at: str = "") -> str:
     return f"max by (endpoint) ({series(f'nox_proxy_next_brownout_{edge}_timestamp_seconds')}{at})"
 
 
+def calls_of(metric: str, before: str = "") -> str:
+    """Each manufacturer's in 7 days, those before now or the ones before them."""
+    return f"sum by (manufacturer) (increase({series(metric, ACCEPTED)}[7d]{before}))"
+
+
+def moved(by: str) -> str:
+    """The part of the calls of a day that went to v2 directly."""
+    v1, v2 = (series(f"nox_proxy:{each}_calls:increase1d", ACCEPTED) for each in ("legacy", "direct"))
+    return share(by, v2, f"({v1} or {v2})")
+
+
 def trend_line() -> str:
     """The line through the 28 days before the view's end, over all of the view: by their mean, slope and middle.
 
@@ -63,7 +80,7 @@ def trend_line() -> str:
 
 
 def _calls_a_day() -> stat.Panel:
-    description = "Calls of v1 in the last 24 hours whose key v2 knows, whatever the answer was."
+    description = "Calls of v1 in the last 24 hours whose key v1 or v2 knows, whatever the answer was."
     return figure("Legacy calls, 24 h", description, "short", {"": CALLS_A_DAY}, without="0").decimals(0)
 
 
@@ -101,10 +118,10 @@ def _next_brownout() -> stat.Panel:
 
 def _callers() -> table.Panel:
     description = (
-        "A row for each manufacturer that called in the last 7 days. `unregistered`: keys that v2 accepts and no list"
-        " names; `unauthenticated`: keys missing or refused. ApiKey scheme: the share of calls with the key in"
+        "A row for each manufacturer that called in the last 7 days. `unregistered`: keys that v1 or v2 accepts and"
+        " no list names; `unauthenticated`: keys missing or refused. ApiKey scheme: the share of calls with the key in"
         " `Authorization`, which v2 does not read. Unmapped field: the one they send most that v2 has no room for."
-        " Errors: the share of answers from 400 on, without brownouts' 410."
+        " Errors: the share of answers from 400 on, without brownouts' 410. Moved: v2's own calls among all of theirs."
     )
     by_scheme = "nox_proxy_credential_scheme_total"
     scheme = (f"increase({series(by_scheme, *only)}[7d])" for only in (['scheme="authorization"'], []))
@@ -115,6 +132,7 @@ def _callers() -> table.Panel:
         "scheme": share("manufacturer", *scheme),
         "unmapped": f"topk by (manufacturer) (1, sum by (manufacturer, field) ({UNMAPPED}) > 0)",
         "errors": share("manufacturer", ERRORS, CALLS),
+        "moved": share("manufacturer", DIRECT, f"({CALLS} or {DIRECT})"),
     }
     columns = {
         "manufacturer": "Manufacturer",
@@ -125,18 +143,20 @@ def _callers() -> table.Panel:
         "field": "Unmapped field",
         "unmapped": "Calls with it, 7 d",
         "errors": "Errors, 7 d",
+        "moved": "Moved to v2, 7 d",
     }
     queries = {name: f"{expr} and on (manufacturer) {seen()}" for name, expr in queries.items()}
     panel = listing("Manufacturers still calling v1", description, "short", queries, columns, by="Calls, 7 d")
     panel.override_by_name("Last seen", column_unit("dateTimeFromNow"))
     panel.override_by_name("ApiKey scheme", column_unit("percentunit"))
+    panel.override_by_name("Moved to v2, 7 d", column_unit("percentunit"))
     return panel.override_by_name("Errors, 7 d", column_unit("percentunit", 1))
 
 
 def _trend() -> timeseries.Panel:
     description = (
-        "Calls of v1 in the 24 hours before each moment, whose key v2 knows, and the straight line through the last 28"
-        " days of them."
+        "Calls of v1 in the 24 hours before each moment, whose key v1 or v2 knows, and the straight line through the"
+        " last 28 days of them."
     )
     lines = {"calls a day": CALLS_A_DAY, "28-day trend": trend_line()}
     panel = graph("Legacy calls a day", description, "short", lines)
@@ -149,6 +169,42 @@ def _trend_by_manufacturer() -> timeseries.Panel:
     top = f"topk(10, sum by (manufacturer) ({series('nox_proxy:legacy_calls:increase1d')} @ end()))"
     lines = {"{{manufacturer}}": f"{BY_MANUFACTURER} and {top}"}
     return graph("Legacy calls a day by manufacturer", description, "short", lines, stacked=True)
+
+
+def _moved() -> stat.Panel:
+    description = (
+        "Of the last 24 hours' calls, those that went to v2 directly (`/v2/…`), whose callers need no proxy. All others"
+        " are calls of v1, whichever upstream answered them."
+    )
+    return figure("Moved to v2, 24 h", description, "percentunit", {"": moved(by="")}, without="no calls").decimals(1)
+
+
+def _moved_by_manufacturer() -> timeseries.Panel:
+    description = "Of each manufacturer's calls in the 24 hours before each moment, those that went to v2 directly."
+    lines = {"{{manufacturer}}": moved(by="manufacturer")}
+    return graph("Moved to v2 by manufacturer", description, "percentunit", lines).max(1)
+
+
+def _returned() -> table.Panel:
+    description = (
+        "Manufacturers that had called v2 directly, and whose calls of v1 have risen by a tenth or more from one week"
+        " to the next while v2's part in all of theirs fell."
+    )
+    legacy, direct = "nox_proxy:legacy_calls:sum", "nox_proxy:direct_calls:sum"
+    v1, v2 = calls_of(legacy), calls_of(direct)
+    v2_before = calls_of(direct, " offset 7d")
+    v1_before = f"({calls_of(legacy, ' offset 7d')} or 0 * {v2_before})"
+    back = f"({v1} > 1.1 * {v1_before}) and {v2} * {v1_before} < {v2_before} * {v1}"
+    counts = {"v1": v1, "v1_before": v1_before, "v2": v2, "v2_before": v2_before}
+    queries = {name: f"{expr} and ({back})" for name, expr in counts.items()}
+    columns = {
+        "manufacturer": "Manufacturer",
+        "v1": "v1, 7 d",
+        "v1_before": "v1, 7 d before",
+        "v2": "v2, 7 d",
+        "v2_before": "v2, 7 d before",
+    }
+    return listing("Back on v1", description, "short", queries, columns, by="v1, 7 d")
 
 
 def _next_hit() -> table.Panel:
@@ -169,6 +225,6 @@ def _next_hit() -> table.Panel:
 
 def _gone() -> timeseries.Panel:
     description = "Calls answered 410: in a brownout, or after the sunset."
-    gone = rate("nox_proxy_requests_total", 'status="410"')
+    gone = rate("nox_proxy_requests_total", 'status="410"', 'upstream="none"')  # an upstream may know a 410 of its own
     lines = {"{{manufacturer}}": f"60 * sum by (manufacturer) ({gone})"}
     return graph("Calls answered 410", description, "cpm", lines, stacked=True)

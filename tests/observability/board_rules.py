@@ -16,19 +16,30 @@ from tests.observability.exported import EXPORTED
 Json = dict[str, Any]
 Rule = Callable[[Json], Iterator[str]]
 
-UIDS = {"nox-proxy-progress", "nox-proxy-health"}
+UIDS = {"nox-proxy-progress", "nox-proxy-health", "nox-proxy-canary"}
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 UNITS = {value for name, value in vars(units).items() if isinstance(value, str) and not name.startswith("__")}
 RATE_INTERVAL = "413s"  # stands for $__rate_interval; no query would name it
 RATES = {"rate", "irate", "increase"}
-FIXED_WINDOWS = {"Manufacturers still calling v1": "its columns are counts of 7 days, whatever the view"}
+FIXED_WINDOWS = {
+    "Manufacturers still calling v1": "its columns are counts of 7 days, whatever the view",
+    "Back on v1": "it compares a week with the one before it",
+    "Verdict": "it is on the last hour, as the canary's alert is",
+}
 TABLE_STEPS = ("merge", "organize")
 HISTOGRAMS = {its.name: set(its.labels) for its in EXPORTED if its.kind == "histogram"}
+RECORDED = {
+    **{f"nox_proxy:legacy_calls:{each}": {"endpoint", "manufacturer"} for each in ("sum", "rate5m", "increase1d")},
+    **{f"nox_proxy:direct_calls:{each}": {"manufacturer"} for each in ("sum", "increase1d")},
+    **{f"nox_proxy:canary_calls:{each}": {"endpoint", "upstream"} for each in ("sum", "increase1h")},
+    **{f"nox_proxy:canary_failures:{each}": {"endpoint", "upstream"} for each in ("sum", "increase1h")},
+    "nox_proxy:shadow_mismatches:increase1h": {"endpoint"},
+}
 METRICS = {
     **{its.name: set(its.labels) for its in EXPORTED if its.kind != "histogram"},
     **{f"{name}_{part}": labels for name, labels in HISTOGRAMS.items() for part in ("sum", "count")},
     **{f"{name}_bucket": labels | {"le"} for name, labels in HISTOGRAMS.items()},
-    **{f"nox_proxy:legacy_calls:{each}": {"endpoint", "manufacturer"} for each in ("sum", "rate5m", "increase1d")},
+    **RECORDED,
 }
 """What a board may ask for, with its labels."""
 

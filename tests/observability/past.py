@@ -17,6 +17,8 @@ RATES = {"acme": 0.1, "borealis": 0.2}
 """Calls a second around that time; the next brownout exempts the second."""
 
 _DAILY = "nox_proxy:legacy_calls:increase1d"
+_LEGACY = "nox_proxy:legacy_calls:sum"
+_DIRECT = "nox_proxy:direct_calls:sum"
 _RATE = "nox_proxy:legacy_calls:rate5m"
 _LAST_SEEN = "job_endpoint_manufacturer:nox_proxy_legacy_last_seen_timestamp_seconds:max"
 _ERRORS = "job_instance_endpoint:nox_proxy_legacy_errors:sum"
@@ -30,6 +32,7 @@ def past(now: int) -> Iterator[str]:
     yield from _week_earlier(now)
     yield from _failing(now)
     yield line(_LAST_SEEN, {**JOB, **ENDPOINT, "manufacturer": "borealis"}, now - 20 * DAY, now - 20 * DAY)
+    yield from _returning(now)
     yield from _other_jobs(now)
 
 
@@ -55,6 +58,15 @@ def _failing(now: int) -> Iterator[str]:
     for metric, each in ((_CALLS, 40), (_ERRORS, 1)):
         for number in range(quarters + 1):
             yield line(metric, FORMER, now - (quarters - number) * 15 * MINUTE, number * each)
+
+
+def _returning(now: int) -> Iterator[str]:
+    """Two weeks, by the day, until an hour ago: in the first v2 was called directly, in the second v1."""
+    manufacturer = {"manufacturer": "returner"}
+    for metric, labels, first in ((_DIRECT, {**JOB, "instance": "former"}, 0), (_LEGACY, FORMER, 7)):
+        for day in range(15):
+            calls = 100 * min(max(0, day - first), 7)
+            yield line(metric, {**labels, **manufacturer}, now - HOUR - (14 - day) * DAY, calls)
 
 
 def _other_jobs(now: int) -> Iterator[str]:

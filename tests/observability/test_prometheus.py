@@ -1,162 +1,56 @@
 """A real Prometheus scrapes a proxy under a mixed load: every query of the boards and every rule has data there."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, nullcontext
-from datetime import UTC, datetime
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
 import promql_parser
 import pytest
 
-from proxy.policy.credentials import digest
 from tests.observability.board_rules import Json, queries, variables
-from tests.observability.past import DAY, NAME, RATES, SLOT, past
+from tests.observability.canary import SHARE, Canary
+from tests.observability.past import NAME, RATES, SLOT, past
 from tests.observability.prometheus import Prometheus, backfill
 from tests.observability.test_boards import BOARDS
 from tests.observability.test_rules import ALERTS, RULES
-from tests.processes import ROOT, Canned, Proxy, Simulator, call, eventually
+from tests.observability.world import LISTED, World, in_text, load, proxy_with
+from tests.processes import Canned, Simulator, call, eventually
 from tests.test_workers import kill, workers
 
-LISTED = ("acme", "borealis", "zenith")
-WITH_DEVICES = b'{"manufacturer_user_id": "u-1", "device_ids": ["d-1", "d-2"]}'
-PLAIN = b'{"manufacturer_user_id": "u-1"}'
 POINTS = 500
 """A panel's width in points of data."""
 SCRAPE_INTERVAL = 15
 """What provisioning/datasources/prometheus.yml tells Grafana."""
 
 
-class Made(NamedTuple):
-    """A call of the load: whose it counts as, what it gets, and v2's fault meanwhile."""
-
-    manufacturer: str
-    status: int
-    headers: dict[str, str]
-    body: bytes = PLAIN
-    fault: str = ""
-    path: str = "/manufacturers/nox"
-
-
-def by_key(name: str) -> dict[str, str]:
-    return {"x-api-key": f"{name}-key"}
-
-
-def by_scheme(name: str) -> dict[str, str]:
-    return {"authorization": f"ApiKey {name}-key"}
-
-
-LOAD = (
-    Made("acme", 201, by_key("acme"), WITH_DEVICES),
-    Made("acme", 201, by_scheme("acme")),
-    Made("acme", 400, by_key("acme"), b"{}"),
-    Made("acme", 503, by_key("acme"), fault="status=503"),
-    Made("acme", 502, by_key("acme"), fault="close"),
-    Made("borealis", 201, by_scheme("borealis"), WITH_DEVICES),
-    Made("borealis", 201, by_key("borealis"), fault="drift"),
-    Made("zenith", 410, by_key("zenith")),
-    Made("unregistered", 201, by_key("stranger"), WITH_DEVICES),
-    Made("unauthenticated", 401, {}),
-    Made("unauthenticated", 401, by_scheme("refused")),
-    Made("", 404, by_key("acme"), path="/elsewhere"),
-)
-
-
-class World(NamedTuple):
-    """What runs, and the calls that were answered by manufacturer and status.
-
-    `old` is a target that can only give the text format: what the proxy gives those who ask for that.
-    """
-
-    prometheus: Prometheus
-    proxy: Proxy
-    old: Canned
-    answered: Counter[tuple[str, str]]
-
-    def made(self) -> dict[tuple[str, ...], int]:
-        """How many calls by manufacturer."""
-        calls: Counter[tuple[str, ...]] = Counter({(name,): 0 for name in LISTED})
-        for (manufacturer, _), answered in self.answered.items():
-            calls[manufacturer,] += answered
-        return calls
-
-    def recorded(self) -> dict[tuple[str, ...], float]:
-        """The same by our rules."""
-        selector = f'nox_proxy:legacy_calls:sum{{instance="{self.proxy.admin}"}}'
-        return self.prometheus.numbers(selector, "manufacturer")
-
-    def make(self, calls: Counter[tuple[str, str]]) -> None:
-        """Waits until they are recorded, with all before them."""
-        self.answered.update(calls)
-        assert eventually(lambda: self.recorded() == self.made()), (self.recorded(), self.made())
-
-
-def load(proxy: Proxy, v2: Simulator, rounds: int) -> Counter[tuple[str, str]]:
-    """Calls one after the other; what was answered."""
-    answered: Counter[tuple[str, str]] = Counter()
-    for made in LOAD * rounds:
-        with v2.fault(made.fault) if made.fault else nullcontext():
-            reply = call(proxy.address, made.body, made.headers, path=made.path)
-        assert reply.status == made.status, (made, reply)
-        if made.manufacturer:
-            answered[made.manufacturer, str(reply.status)] += 1
-    return answered
-
-
-def schedule(now: int) -> Json:
-    """A brownout that runs, and a next one whose last week's slot is hours ago."""
-
-    def at(seconds: int) -> str:
-        return datetime.fromtimestamp(seconds, UTC).isoformat()
-
-    start, end = (now + 7 * DAY - ago for ago in SLOT)
-    return {
-        "deprecated_at": at(now - 90 * DAY),
-        "sunset_at": at(now + 20 * DAY),
-        "brownouts": [
-            {"start": at(now - 60), "end": at(now + DAY), "exempt": ["acme", "borealis", "unregistered"]},
-            {"start": at(start), "end": at(end), "exempt": ["borealis"]},
-        ],
-    }
-
-
-def proxy_with(v2: Simulator, now: int) -> Proxy:
-    keys = {name: {"keys_sha256": [digest(f"{name}-key".encode())]} for name in LISTED}
-    settings = {
-        "MANUFACTURERS": json.dumps(keys),
-        "CHANGES__CONNECT_NOX_USER__DEPRECATION": json.dumps(schedule(now)),
-    }
-    return Proxy(v2.url, cwd=ROOT, WORKERS="2", **settings)
-
-
-def in_text(proxy: Proxy) -> bytes:
-    """The proxy's exposition in Prometheus's own format, as a whole answer."""
-    reply = call(proxy.admin, method="GET", path="/metrics", headers={"accept": "text/plain"})
-    head = f"HTTP/1.1 200 OK\r\ncontent-type: {reply.headers['content-type']}\r\nconnection: close"
-    return f"{head}\r\ncontent-length: {len(reply.body)}\r\n\r\n".encode() + reply.body
-
-
 @pytest.fixture(scope="module")
 def world(need: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """After the load, with all of it recorded. A worker is killed in the middle."""
+    """After the loads, with all of them recorded. A worker is killed in the middle of one."""
     place, now = tmp_path_factory.mktemp("prometheus"), int(time.time())
     backfill(need("promtool"), place, past(now))
     with ExitStack() as stack:
-        v2 = Simulator("v2", *(part for name in (*LISTED, "stranger") for part in ("--key", f"{name}-key")))
+        keys = [part for name in (*LISTED, "stranger") for part in ("--key", f"{name}-key")]
+        v1, v2 = Simulator("v1", *keys), Simulator("v2", *keys)
+        stack.callback(v1.stop)
         stack.callback(v2.stop)
         proxy = proxy_with(v2, now)
         stack.callback(proxy.stop)
+        canary = stack.enter_context(Canary.running(place, v1, v2))
         old = stack.enter_context(closing(Canned()))
         old.answer = in_text(proxy)
-        targets = [proxy.admin, old.url.split("/")[2]]
+        targets = [proxy.admin, canary.proxy.admin, old.url.split("/")[2]]
         prometheus = stack.enter_context(Prometheus.running(need("prometheus"), place, targets))
-        seen = World(prometheus, proxy, old, Counter())
+        seen = World(prometheus, proxy, old, canary, Counter())
         seen.make(Counter())
         seen.make(load(proxy, v2, 1))
         kill(proxy, workers(proxy)[0])
         seen.make(load(proxy, v2, 2))
+        for step in (canary.round, canary.round, canary.lose_v2):
+            step()
+            assert eventually(seen.has_seen_the_canary), canary.calls
+        canary.misread()
         yield seen
 
 
@@ -169,16 +63,16 @@ def test_every_answer_is_counted_once_though_a_worker_was_killed(world: World) -
 
 
 def test_the_table_counts_first_calls_too(world: World) -> None:
-    """Those of zenith are in a series that began with them, at 1."""
+    """Those of zenith are in a series that began with them, at 1. increase() adds a part for the time to now."""
     asked = ASKED["nox-proxy-progress: Manufacturers still calling v1 week"]
-    week = world.prometheus.numbers(asked.expr, "manufacturer")
+    week = world.prometheus.numbers(asked.only(world.proxy.admin), "manufacturer")
     made = world.made()
-    assert [week[name,] for name in LISTED] == pytest.approx([made[name,] for name in LISTED], rel=0.1)
+    assert [week[name,] for name in LISTED] == pytest.approx([made[name,] for name in LISTED], rel=0.2)
 
 
 def test_every_target_is_up(world: World) -> None:
     targets = world.prometheus.get("targets")["activeTargets"]
-    assert [(target["health"], target["lastError"]) for target in targets] == [("up", "")] * 2
+    assert [(target["health"], target["lastError"]) for target in targets] == [("up", "")] * 3
 
 
 def test_prometheus_is_given_openmetrics_and_reads_the_text_format_too(world: World) -> None:
@@ -192,9 +86,10 @@ def test_prometheus_is_given_openmetrics_and_reads_the_text_format_too(world: Wo
         return [each["target"]["instance"] for each in world.prometheus.get("targets/metadata", metric=family)]
 
     assert eventually(lambda: len(instances("nox_proxy_requests_total")) == 1)
-    assert instances("nox_proxy_requests") == [world.proxy.admin]
+    ours = {world.proxy.admin, world.canary.proxy.admin}
+    assert set(instances("nox_proxy_requests")) == ours
     (other,) = instances("nox_proxy_requests_total")
-    assert other != world.proxy.admin
+    assert other not in ours
     assert world.prometheus.instant(f'nox_proxy_requests_total{{instance="{other}"}}')
 
 
@@ -203,6 +98,10 @@ class Asked(NamedTuple):
 
     expr: str
     view: int = 0
+
+    def only(self, instance: str) -> str:
+        """The query with one instance chosen."""
+        return self.expr.replace('instance=~".+"', f'instance="{instance}"')
 
     def found(self, prometheus: Prometheus) -> Any:
         if not self.view:
@@ -216,7 +115,7 @@ def step_of(view: int) -> int:
 
 
 def as_grafana_asks(board: Json, target: Json) -> Asked:
-    """With its variables replaced, all of the jobs and instances chosen.
+    """With its variables replaced, all of the jobs and instances chosen, and the one endpoint.
 
     $__rate_interval is from Grafana's manual: docs/sources/datasources/prometheus/template-variables.
     """
@@ -224,7 +123,7 @@ def as_grafana_asks(board: Json, target: Json) -> Asked:
     interval = max(step_of(view) + SCRAPE_INTERVAL, 4 * SCRAPE_INTERVAL)
     expr = target["expr"].replace("$__rate_interval", f"{interval}s")
     for name, variable in variables(board).items():
-        expr = expr.replace(f"${name}", variable.get("allValue", ""))
+        expr = expr.replace(f"${name}", variable.get("allValue", NAME))
     assert "$" not in expr
     return Asked(expr, 0 if target["instant"] else view)
 
@@ -243,7 +142,7 @@ def test_the_query_has_data(world: World, name: str) -> None:
 
 
 @pytest.mark.parametrize("uid", BOARDS)
-def test_the_variables_offer_the_job_and_the_instance(world: World, uid: str) -> None:
+def test_the_variables_offer_what_there_is(world: World, uid: str) -> None:
     """Grafana asks for a label's values by the series to look at."""
     offered = {}
     for name, variable in variables(BOARDS[uid]).items():
@@ -252,6 +151,7 @@ def test_the_variables_offer_the_job_and_the_instance(world: World, uid: str) ->
             offered[name] = world.prometheus.get(f"label/{name}/values", **{"match[]": selector})
     assert "nox-proxy" in offered["job"]
     assert world.proxy.admin in offered["instance"]
+    assert offered.get("endpoint", [NAME]) == [NAME]
 
 
 def test_every_rule_is_healthy(world: World) -> None:
@@ -277,3 +177,24 @@ def test_the_next_brownout_would_have_hit_who_called_a_week_earlier(world: World
     asked = ASKED["nox-proxy-progress: Who the next brownout would have hit calls"]
     hit = world.prometheus.numbers(asked.expr, "endpoint", "manufacturer")
     assert hit == pytest.approx({(NAME, "acme"): RATES["acme"] * (SLOT[0] - SLOT[1])})
+
+
+def test_the_canary_is_what_was_made_of_it(world: World) -> None:
+    """By who was asked; and v2 is worse, for it failed more and answered otherwise."""
+    canary, instance = world.canary, world.canary.proxy.admin
+
+    def found(panel: str, *labels: str) -> dict[tuple[str, ...], float]:
+        return world.prometheus.numbers(ASKED[f"nox-proxy-canary: {panel}"].only(instance), *labels)
+
+    def kinds(panel: str, label: str) -> set[str]:
+        return {kind for (kind,) in found(panel, label)}
+
+    assert eventually(lambda: found("Last reload A", "instance") == {(instance,): 0.0})
+    assert eventually(lambda: kinds("Fallbacks by reason A", "reason") == {"connection_refused"})
+    assert kinds("Shadow verdicts A", "verdict") == {"match", "mismatch", "v1_error", "v2_error", "dropped"}
+    assert kinds("Mismatching fields A", "field") == {"data.nox_user_id"}
+    failed = world.prometheus.numbers(f'nox_proxy:canary_failures:sum{{instance="{instance}"}}', "upstream")
+    assert failed == {(upstream,): failures for upstream, failures in canary.failures.items()}
+    assert found("Share set and seen A") == {(): SHARE / 100}
+    assert found("Share moved by manufacturer A", "manufacturer") == {("acme",): 0.0, ("borealis",): 1.0}
+    assert [found(f"Verdict {ref}") for ref in "ABD"] == [{(): 2.0}] * 3
