@@ -2,7 +2,7 @@
 
 A request's life, all of it on one page in `pipeline.py`:
 
-    identify → admit → translate → choose an upstream → send → translate back → observe
+    identify → admit → choose an upstream → translate → send → translate back → observe
 
 The house has three wings and a hall:
 

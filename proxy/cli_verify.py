@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from proxy.simulator.recording import Recorded
     from proxy.verify.comparing import Comparison, Latency
     from proxy.verify.report import Report
-    from proxy.verify.run import Plan
+    from proxy.verify.run import Plan, Run
 
 VARIABLE = "NOX_VERIFY_KEY"
 WIDTH = 160
@@ -78,11 +78,12 @@ def verify(
     recorded = _read_requests(requests) if requests else {}
     name = user_prefix + token_hex(4)
     plan = Plan(url.rstrip("/"), key, name, against and against.rstrip("/"), recorded, minimum, ca_file)
+    run = _prepare(plan)
     try:
         written = junit.open("wb") if junit else None
     except OSError as error:
         _fail(f"{junit}: {error.strerror}")
-    report = _run(plan)
+    report = _make(run, plan.url)
     if written is not None:
         with written:
             written.write(to_junit(report))
@@ -108,18 +109,21 @@ def _read_requests(file: Path) -> "dict[int, Recorded]":
     return recorded
 
 
-def _run(plan: "Plan") -> "Report":
-    """Shows how far it is where somebody looks."""
+def _prepare(plan: "Plan") -> "Run":
     from proxy.verify.run import Run
 
+    try:
+        return Run(plan, time.time)
+    except (ValueError, OSError) as error:
+        _fail(f"cannot run: {error}")
+
+
+def _make(run: "Run", url: str) -> "Report":
+    """Shows how far it is where somebody looks."""
     with Progress(console=_errors, transient=True, disable=not _errors.is_terminal) as progress:
-        task = progress.add_task(f"verify {escape(plan.url)}", total=None)
+        task = progress.add_task(f"verify {escape(url)}", total=None)
         try:
-            run = Run(plan, time.time, lambda done, total: progress.update(task, completed=done, total=total))
-        except (ValueError, OSError) as error:
-            _fail(f"cannot run: {error}")
-        try:
-            return asyncio.run(run.make())
+            return asyncio.run(run.make(lambda done, total: progress.update(task, completed=done, total=total)))
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 

@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 5.0
 """How long news may take to all; a process that was just forked may need two before it hears."""
+RETRY_SECONDS = 1.0
+"""After which a process that could not take them is told them again."""
 TAKEN, REFUSED = b"+", b"-"
 
 Take = Callable[[bytes], Awaitable[bool]]
@@ -41,7 +43,7 @@ class News(Protocol):
         ...
 
     def late(self, who: list[str]) -> None:
-        """These have not taken the last in time; they may yet."""
+        """These have not taken the last in time. They are told again and again, so `taken` may yet follow."""
         ...
 
 
@@ -58,6 +60,7 @@ class Sender:
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         self._told = self.taken = 0
+        self._next_telling = 0.0
         self.owes_answer = False
 
     def fileno(self) -> int:
@@ -69,8 +72,10 @@ class Sender:
         self._told = self.taken = number
 
     def tell(self, number: int, news: bytes) -> None:
-        """Only what it was not told yet, and only once it has answered the last: so no link is filled up."""
-        if self.owes_answer or self._told == number:
+        """Only what it has not taken yet, and only once it has answered the last: so no link is filled up."""
+        if self.owes_answer or self.taken == number:
+            return
+        if self._told == number and time.monotonic() < self._next_telling:
             return
         with contextlib.suppress(OSError):  # it is just ending, or no descriptor is free: then the next call does it
             self._hand_over(news)
@@ -81,7 +86,10 @@ class Sender:
         with contextlib.suppress(OSError):
             if answer := self._end.recv(1):
                 self.owes_answer = False
-                self.taken = self._told if answer == TAKEN else self.taken
+                if answer == TAKEN:
+                    self.taken = self._told
+                else:
+                    self._next_telling = time.monotonic() + RETRY_SECONDS
 
     def close(self) -> None:
         self._end.close()

@@ -17,23 +17,17 @@ Rows = Iterable[tuple[tuple[str, ...], int]]
 class Overviews:
     """Makes the Overview of a moment. `upstreams` holds their URLs by name; times in Unix seconds."""
 
-    def __init__(
-        self, scrape: Scrape, rules: Rules, upstreams: Mapping[str, str], workers: int, now: Callable[[], float]
-    ) -> None:
+    def __init__(self, scrape: Scrape, upstreams: Mapping[str, str], workers: int, now: Callable[[], float]) -> None:
         self._scrape = scrape
-        self._rules = rules
         self._upstreams = upstreams
         self._workers = workers
         self._now = now
         self._started = now()
 
-    def apply(self, rules: Rules) -> None:
-        """What is shown from now on is by these."""
-        self._rules = rules
-
     def take(self) -> Overview:
         """As things stand."""
-        totals, now, endpoints = self._scrape.totals(), self._now(), self._rules.endpoints
+        totals, now, rules = self._scrape.totals(), self._now(), self._scrape.rules
+        rolls_out = "v1" in self._upstreams
         return Overview(
             version=__version__,
             started=self._started,
@@ -43,9 +37,9 @@ class Overviews:
             settings_read=totals[names.RELOAD_AT].get((), [0.0])[0] or None,
             reload_failed=totals[names.RELOAD_OK].get((), [1.0])[0] == 0,
             upstreams=tuple(_upstream(name, url, totals) for name, url in self._upstreams.items()),
-            schedules=tuple(_schedule(endpoint, now) for endpoint in endpoints),
-            rollouts=tuple(_rollout(endpoint, totals) for endpoint in endpoints) if "v1" in self._upstreams else (),
-            callers=_callers(totals, self._rules),
+            schedules=tuple(_schedule(endpoint, now) for endpoint in rules.endpoints),
+            rollouts=tuple(_rollout(endpoint, totals) for endpoint in rules.endpoints) if rolls_out else (),
+            callers=_callers(totals, rules),
         )
 
 
@@ -105,7 +99,7 @@ def _callers(totals: Values, rules: Rules) -> tuple[CallerRow, ...]:
         seen[manufacturer] = max(at, seen.get(manufacturer, 0.0))
     schemes = _tallies(_counts(totals, names.SCHEMES))
     unmapped = _tallies((labels[1:], n) for labels, n in _counts(totals, names.UNMAPPED))
-    listed, overrides = frozenset(rules.listed), _overrides(rules)
+    listed, overrides = rules.manufacturers.names, _overrides(rules)
     return tuple(
         CallerRow(
             manufacturer=name,
@@ -120,7 +114,7 @@ def _callers(totals: Values, rules: Rules) -> tuple[CallerRow, ...]:
             schemes=schemes.get(name, ()),
             unmapped=unmapped.get(name, ()),
         )
-        for name, calls in _calls(totals, rules.listed).items()
+        for name, calls in _calls(totals, listed).items()
     )
 
 

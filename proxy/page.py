@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from proxy.policy.deprecation import Brownout
 from proxy.policy.manufacturers import UNAUTHENTICATED, UNREGISTERED
-from proxy.policy.rollout import Override, Rollout, Step
+from proxy.policy.rollout import Override, Rollout
 
 _HERE = Path(__file__).parent
 _STYLE = (_HERE / "page.css").read_text("utf-8")
@@ -116,14 +116,6 @@ class RolloutRow:
         """How far it is, in a word or two."""
         percent = self.rollout.percent(now)
         return "canary" if 0 < percent < 100 else "all to v2" if percent else "all to v1"
-
-    def since(self, now: float) -> float | None:
-        """When the last step was taken."""
-        return max((step.at for step in self.rollout.steps if step.at <= now), default=None)
-
-    def steps(self, now: float) -> list[Step]:
-        """Those to come."""
-        return [step for step in self.rollout.steps if step.at > now]
 
     @property
     def shadow(self) -> str:

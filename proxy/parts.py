@@ -41,12 +41,12 @@ def make_rules(settings: Settings) -> Rules:
         for change in CHANGES
     )
     digests = {name: listed.keys_sha256 for name, listed in settings.manufacturers.items()}
-    return Rules(tuple(endpoints), Manufacturers(digests), tuple(digests))
+    return Rules(tuple(endpoints), Manufacturers(digests))
 
 
-def make_overviews(settings: Settings, scrape: Scrape, rules: Rules) -> Overviews:
+def make_overviews(settings: Settings, scrape: Scrape) -> Overviews:
     """What the admin page shows."""
-    return Overviews(scrape, rules, settings.upstreams.urls, settings.workers, time.time)
+    return Overviews(scrape, settings.upstreams.urls, settings.workers, time.time)
 
 
 def make_pipeline(settings: Settings, rules: Rules, upstreams: Upstreams, telemetry: Telemetry) -> Pipeline:

@@ -1,6 +1,6 @@
 """The life of one request, from a caller's head to the answer it gets:
 
-identify → admit → translate → choose an upstream → send → translate back → observe
+identify → admit → choose an upstream → translate → send → translate back → observe
 
 It knows nothing of sockets or ASGI: a door brings it a Request and a way to read the body.
 """
@@ -55,7 +55,7 @@ class Upstreams(NamedTuple):
     shadow: Shadow | None = None
 
 
-class Call(NamedTuple):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """An admitted call on a deprecated endpoint, with its body as bytes and as read."""
 
     endpoint: Endpoint
@@ -63,6 +63,9 @@ class Call(NamedTuple):
     credential: Credential
     body: bytes
     asked: Body
+
+    def __repr__(self) -> str:
+        return f"Call({self.endpoint.change.name})"  # the body names a user
 
 
 class Pipeline:
@@ -281,4 +284,5 @@ def _from_v2(answer: Answer) -> tuple[Field, ...]:
 
 
 def _accepts_key(answer: Answer) -> bool:
-    return answer.status < 500 and answer.status not in (401, 403)
+    """Whether the upstream looked at the key and took it."""
+    return answer.status < 300 or (400 <= answer.status < 500 and answer.status not in (401, 403))

@@ -150,7 +150,10 @@ class Reloader:
             self._note_success()
         _log.info("settings reloaded%s", "" if self._changed else ": nothing has changed")
         self._changed = False
-        self._warn(self.settings)
+        try:
+            self._warn(self.settings)
+        except Exception as bug:  # of ours: it is not to end the process that watches over all others
+            _log.error("settings that no warning can be given of: %s", type(bug).__name__)
 
     def late(self, who: list[str]) -> None:
         self.block.cells[self._ok] = 0
@@ -189,7 +192,7 @@ class Reloader:
 
 
 def taker(running: Settings, *parts: Apply) -> Take:
-    """Has a process put a file's bytes in force. They are read off the loop, so that no call waits for that."""
+    """Has a process put a file's bytes in force. They are read in a thread, so that calls are answered meanwhile."""
 
     def make(written: bytes) -> Rules:
         settings, _ = reloaded(running, load_text(written, "settings"))

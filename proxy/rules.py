@@ -34,8 +34,6 @@ class Rules:
 
     endpoints: tuple[Endpoint, ...]
     manufacturers: Manufacturers
-    listed: tuple[str, ...]
-    """The names of the manufacturers in the settings."""
 
     @cached_property
     def by_path(self) -> Mapping[bytes, Endpoint]:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from socket import socket
@@ -29,7 +29,7 @@ from proxy.telemetry.block import Block
 from proxy.telemetry.metrics import Metrics, forget_running
 from proxy.telemetry.scrape import Scrape
 from proxy.telemetry.sinks import Telemetry
-from proxy.wire.server import App, Server, address_of, bind, obey_operator, run_servers
+from proxy.wire.server import Server, address_of, bind, obey_operator, run_servers
 from proxy.workers import Supervisor, Worker, obey_supervisor, outlast_workers
 
 STDOUT = 1
@@ -53,12 +53,13 @@ def _serve(reloader: Reloader) -> None:
     settings = reloader.settings
     public, admin = bind(*settings.listen), bind(*settings.admin_listen)
     blocks = [Block() for _ in range(settings.workers)]
-    app, show = _make_admin(settings, [*blocks, reloader.block])
+    scrape = Scrape([*blocks, reloader.block], make_rules(settings), time.time)
+    app = admin_app(scrape, make_overviews(settings, scrape))
     said = partial(_say_started, settings, address_of(public), address_of(admin))
     if settings.workers == 1:
         beside = Server(app, admin, drain_seconds=1)
         obey = partial(_obey_alone, reloader)
-        uvloop.run(_serve_public(settings, public, blocks[0], obey, [beside], show=show, on_started=said))
+        uvloop.run(_serve_public(settings, public, blocks[0], obey, [beside], show=[scrape.apply], on_started=said))
         return
 
     turns = os.memfd_create("turns") if settings.access_log else None  # a file that needs no place to be
@@ -69,10 +70,9 @@ def _serve(reloader: Reloader) -> None:
 
     def administer(link: Receiver) -> None:
         public.close()
-        for apply in show:
-            apply(make_rules(reloader.settings))
+        scrape.apply(make_rules(reloader.settings))
         server = Server(app, admin, drain_seconds=1)
-        uvloop.run(run_servers(server, obey=partial(outlast_workers, link, taker(settings, *show))))
+        uvloop.run(run_servers(server, obey=partial(outlast_workers, link, taker(settings, scrape.apply))))
 
     workers = {
         f"worker {number}": Worker(partial(work, block), partial(forget_running, block))
@@ -95,19 +95,11 @@ def warnings(settings: Settings) -> list[str]:
     found += [
         f"changes.{change.name}.rollout.shadow: it compares what v1 answers, and nobody is sent there"
         for change, its in rollouts
-        if its.shadow_percent and its.v2_percent == 100 and not its.steps and not its.overrides
+        if its.shadow_percent and its.v2_percent == 100 and not (its.steps or its.overrides or its.allow_header)
     ]
     if lacks_spans():
         found.append("OTEL_*: spans are asked for, but OpenTelemetry is not installed: ./deploy/venv otel")
     return found
-
-
-def _make_admin(settings: Settings, blocks: Sequence[Block]) -> tuple[App, tuple[Apply, ...]]:
-    """The admin port's app, which reads all blocks, and what has it show other rules."""
-    rules = make_rules(settings)
-    scrape = Scrape(blocks, rules, time.time)
-    overviews = make_overviews(settings, scrape, rules)
-    return admin_app(scrape, overviews), (scrape.apply, overviews.apply)
 
 
 def _obey_alone(reloader: Reloader, take: Take, drain: Callable[[], None], end: Callable[[], None]) -> None:
@@ -124,7 +116,7 @@ async def _serve_public(
     beside: Sequence[Server] = (),
     *,
     turns: int | None = None,
-    show: Iterable[Apply] = (),
+    show: Sequence[Apply] = (),
     on_started: Callable[[], None] = lambda: None,
 ) -> None:
     lines = LineWriter(STDOUT, turns) if settings.access_log else None

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import msgspec
 
 from proxy.admission import METHOD
-from proxy.contract.comparison import Difference, NotAnEnvelope, compare, read_envelope
-from proxy.contract.errors import UpstreamError
+from proxy.contract.comparison import Difference, NotAnEnvelope, compare, is_measure, read_envelope
+from proxy.contract.envelope import failure
+from proxy.contract.errors import UnmappedFieldRefused, UpstreamError
 from proxy.contract.messages import Body, Field
 from proxy.rules import Endpoint
 from proxy.telemetry.exchange import Comparison, Verdict
@@ -111,15 +112,17 @@ class Shadow:
                 self._finish(call, found)
 
     async def _find(self, call: ShadowCall) -> Comparison:
-        if call.v1.status >= 500:
+        if not is_measure(call.v1.status):
             return _found(call, "v1_error", str(call.v1.status))
         try:
             v1_body = _plain(call.v1, self._bounds.call_bytes)
             read_envelope(v1_body)  # before v2 is asked: no user is created for nothing
+        except _UnknownCoding:
+            return _found(call, "v1_error", "content_coding")
         except NotAnEnvelope:
             return _found(call, "v1_error", "not_an_envelope")
         try:
-            told = await self._ask_v2(call)
+            told = await self._answer_by_v2(call)
         except UpstreamError as error:
             return _found(call, "v2_error", error.reason)
         if told.status >= 500:
@@ -127,10 +130,14 @@ class Shadow:
         differences = compare(call.v1.status, v1_body, told.status, told.body)
         return _found(call, "mismatch" if differences else "match", differences=differences)
 
-    async def _ask_v2(self, call: ShadowCall) -> Translated:
-        """Raises an UpstreamError."""
+    async def _answer_by_v2(self, call: ShadowCall) -> Translated:
+        """What the caller would get if v2 answered; that may be a refusal of ours. Raises an UpstreamError."""
         change = call.endpoint.change
         asked: Body = change.read_request(call.body)
+        try:
+            change.refuse_unmapped(asked, call.endpoint.policies)
+        except UnmappedFieldRefused as error:
+            return Translated(error.status, failure(error.text, error.error_code, now=0.0), error.error_code, False)
         answer = await self._upstream.send(METHOD.encode(), change.v2_path.encode(), call.lines, call.message)
         return to_v1(call.endpoint, asked, answer, now=0.0)  # the timestamp is not compared
 
@@ -158,13 +165,16 @@ def _say_crashed(call: ShadowCall, bug: Exception) -> None:
     _log.error("shadow of request %s crashed: %s\n%s", request_id, type(bug).__name__, where.rstrip())
 
 
+class _UnknownCoding(Exception): ...
+
+
 def _plain(answer: Answer, limit: int) -> bytes:
-    """The body without gzip: a caller may have asked v1 for it. Raises NotAnEnvelope for any other coding."""
+    """The body without gzip: a caller may have asked v1 for it. Raises _UnknownCoding for another, NotAnEnvelope."""
     codings = [value.lower() for name, value in answer.fields if name == b"content-encoding"]
     if codings in ([], [b"identity"]):
         return answer.body
     if codings != [b"gzip"]:
-        raise NotAnEnvelope
+        raise _UnknownCoding
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)  # 16: in gzip's form
     try:
         body = unpacker.decompress(answer.body, limit)

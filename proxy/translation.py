@@ -18,6 +18,9 @@ class Translated(NamedTuple):
     drifted: bool
     """v2's body had a field that its description does not know."""
 
+    def __repr__(self) -> str:
+        return f"Translated({self.status})"  # the body names a user
+
 
 def to_v1(endpoint: Endpoint, asked: Body, answer: Answer, now: float) -> Translated:
     """`asked` is what the caller sent, `now` in Unix seconds. Raises InvalidUpstreamResponse."""

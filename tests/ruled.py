@@ -20,4 +20,4 @@ def rules_of(
     """Of the first change alone; `digests` are of the manufacturers' keys."""
     change = CHANGES[0]
     endpoint = Endpoint(change, {"device_ids": "echo"}, ErrorTranslator(change.renamed, {}), schedule, rollout)
-    return Rules((endpoint,), Manufacturers(digests), tuple(digests))
+    return Rules((endpoint,), Manufacturers(digests))

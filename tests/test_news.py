@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def test_who_was_busy_goes_on_to_the_latest(ends: tuple[Sender, Receiver]) -> No
 
 
 def test_who_refuses_is_named_after_a_while(ends: tuple[Sender, Receiver], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once; it is not told the same again, but what is new."""
+    """Once; what is new it is told at once."""
     monkeypatch.setattr(news, "PATIENCE_SECONDS", 0.05)
     sender, receiver = ends
     source, got = Source(), list[bytes]()
@@ -134,10 +135,33 @@ def test_who_refuses_is_named_after_a_while(ends: tuple[Sender, Receiver], monke
     assert (got, source.said) == ([b"1", b"2"], ["late: worker 1", "taken"])
 
 
+def test_who_refuses_is_told_again(ends: tuple[Sender, Receiver], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or it would stay behind the others. Not at once, or it would do nothing else."""
+    monkeypatch.setattr(news, "PATIENCE_SECONDS", 0.05)
+    sender, receiver = ends
+    source, times = Source(), list[float]()
+    spreading = Spreading(source)
+
+    async def take(_: bytes) -> bool:
+        times.append(time.monotonic())
+        return len(times) > 1
+
+    async def play() -> None:
+        receiver.follow(take, orphaned)
+        await spread(spreading, sender, source)
+        await spread(spreading, sender, source)
+
+    source.waiting.append(b"1")
+    asyncio.run(play())
+    first, second = times
+    assert source.said == ["late: worker 1", "taken"]
+    assert second - first >= news.RETRY_SECONDS
+
+
 def test_a_process_without_a_free_descriptor_takes_nothing_for_news(
     ends: tuple[Sender, Receiver], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Least of all the absence of any. It is told again once there is something new."""
+    """Least of all the absence of any."""
     monkeypatch.setattr(news, "PATIENCE_SECONDS", 0.05)
     sender, receiver = ends
     source, got = Source(), list[bytes]()

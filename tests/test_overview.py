@@ -24,7 +24,8 @@ class Counted:
     def __init__(self, rules: Rules, *upstreams: str) -> None:
         self.blocks = [Block(65_536) for _ in range(2)]
         urls = {name: f"https://{name}.example" for name in upstreams}
-        self.overviews = Overviews(Scrape(self.blocks, rules, lambda: NOW), rules, urls, 2, lambda: NOW)
+        self.scrape = Scrape(self.blocks, rules, lambda: NOW)
+        self.overviews = Overviews(self.scrape, urls, 2, lambda: NOW)
 
     def note(self, series: Series, *labels: str, value: float = 1, block: int = 0) -> None:
         its = self.blocks[block]
@@ -38,7 +39,7 @@ def rules_of(*listed: str, rollout: Rollout = ROLLOUT) -> Rules:
     """The rules of an endpoint, and of those that call it."""
     deprecation = Deprecation(documentation="https://docs.example", successor="https://v2.example")
     endpoint = Endpoint(connect_nox_user, {}, ErrorTranslator({}, {}), deprecation, rollout)
-    return Rules((endpoint,), Manufacturers({}), listed)
+    return Rules((endpoint,), Manufacturers(dict.fromkeys(listed, ())))
 
 
 def test_calls_are_told_by_who_answered_them() -> None:
@@ -101,7 +102,7 @@ def test_a_reload_changes_what_is_shown() -> None:
     counted.note(names.REQUESTS, CALL, "borealis", "v2", "201", value=0)
     counted.note(names.RELOAD_AT, value=NOW - 5)
     counted.note(names.RELOAD_OK, value=0)
-    counted.overviews.apply(rules_of("calor", rollout=Rollout(v2_percent=3)))
+    counted.scrape.apply(rules_of("calor", rollout=Rollout(v2_percent=3)))
     after = counted.overviews.take()
     assert (after.settings_read, after.reload_failed) == (NOW - 5, True)
     assert [row.manufacturer for row in after.listed] == ["calor"]

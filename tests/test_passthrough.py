@@ -1,4 +1,7 @@
-"""The contract's last section: every path that no change covers goes to v1 untouched, and /v2 to v2."""
+"""The contract's last section: every path that no change covers goes to v1 untouched, and /v2 to v2.
+
+It is long for its tables: whatever a caller may put into a target, and an upstream into an answer, is a row.
+"""
 
 import json
 import re
@@ -112,6 +115,22 @@ def test_where_a_target_comes_out(host: Host, target: bytes) -> None:
     assert (name, target_of(sent)) == TARGETS[target]
     authority = re.sub(r"http://|/.*", "", getattr(host, name).url[7:]).encode()
     assert dict(lines_of(sent))[b"host"] == authority
+
+
+def test_an_upstream_without_a_path(host: Host, request: pytest.FixtureRequest) -> None:
+    """No target is empty (RFC 9112, section 3.2.1)."""
+    proxy = Proxy(
+        host.v2.url.removesuffix("/v2"),
+        UPSTREAMS__V2__TRANSPORT=request.node.callspec.params["host"],
+        UPSTREAMS__V1__URL=host.v1.url.removesuffix("/v2"),
+    )
+    try:
+        for target in (b"/v2", b"/v2?a", b"/v2/", b"/v2/x", b"/"):
+            assert host._replace(proxy=proxy).send(message(target)).status == 200
+        arrived = [(name, target_of(sent)) for name, sent in host.arrived()]
+        assert arrived == [("v1", b"/"), ("v2", b"/"), ("v2", b"/?a"), ("v2", b"/"), ("v2", b"/x")]
+    finally:
+        assert proxy.stop() == 0
 
 
 @pytest.mark.parametrize(

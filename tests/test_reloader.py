@@ -73,9 +73,12 @@ def test_a_bug_of_ours_leaves_all_as_it_was(
     signal.raise_signal(signal.SIGHUP)
     assert reloader.fetch() is None
     assert reloader.block.value((OK, ())) == 0
+    monkeypatch.setattr(reloader, "_warn", crash)
+    reloader.taken()
     assert caplog.messages == [
         "settings cannot be put in force: ZeroDivisionError",
         f"{REFUSED}: ZeroDivisionError",
+        "settings that no warning can be given of: ZeroDivisionError",
     ]
 
 

@@ -102,6 +102,8 @@ ROWS = {
     "another status": Row(None, "status=409", "mismatch", {"status": "value"}),
     "v1 refuses": Row("status=403", None, "mismatch", {"status": "value"}),
     "v1 says more": Row("drift", None, "mismatch", {"other": "missing"}),
+    "v1 has enough": Row("status=429", None, "v1_error", reason="429"),
+    "v1 is switched off": Row("status=410", None, "v1_error", reason="410"),
     "v1 fails": Row("status=503", None, "v1_error", reason="503"),
     "v1 says something odd": Row("odd", None, "v1_error", reason="not_an_envelope"),
     "v2 fails": Row(None, "status=503", "v2_error", reason="503"),

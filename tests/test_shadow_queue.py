@@ -4,6 +4,7 @@ It is long for its table: whatever v1 and v2 may say is a row.
 """
 
 import asyncio
+import dataclasses
 import functools
 import gzip
 import logging
@@ -158,7 +159,9 @@ ROWS = {
     "v1's balancer failed": Row(v1_answer(502, b"<html>"), NOT_ASKED, "v1_error", reason="502"),
     "v1 redirects": Row(v1_answer(302, b""), NOT_ASKED, "v1_error", reason="not_an_envelope"),
     "v1 says what is no envelope": Row(v1_answer(201, b'{"ok":1}'), NOT_ASKED, "v1_error", reason="not_an_envelope"),
-    "v1 in brotli": Row(v1_answer(201, envelope(), b"br"), NOT_ASKED, "v1_error", reason="not_an_envelope"),
+    "v1 in brotli": Row(v1_answer(201, envelope(), b"br"), NOT_ASKED, "v1_error", reason="content_coding"),
+    "v1 has enough": Row(v1_answer(429, failure("Slow down", "slow", 1.0)), NOT_ASKED, "v1_error", reason="429"),
+    "v1 is switched off": Row(v1_answer(410, failure("Gone", "gone", 1.0)), NOT_ASKED, "v1_error", reason="410"),
     "v1 in no gzip": Row(v1_answer(201, envelope(), b"gzip"), NOT_ASKED, "v1_error", reason="not_an_envelope"),
     "v1 in half a gzip": Row(
         v1_answer(201, gzip.compress(envelope())[:-9], b"gzip"), NOT_ASKED, "v1_error", reason="not_an_envelope"
@@ -192,6 +195,26 @@ async def test_verdicts(row: Row) -> None:
         (found,) = await running.finds(1)
         assert (found.verdict, found.differences, found.reason) == (row.verdict, row.differences, row.reason)
         assert len(script.requests) == (0 if row.v2 == NOT_ASKED else 1)
+
+
+@asynchronous
+async def test_what_would_be_refused_before_v2() -> None:
+    """Where the settings refuse device IDs, v2 gets none of these calls: neither from their callers nor from here."""
+    rejecting = dataclasses.replace(ENDPOINT, policies={"device_ids": "reject"})
+    refusal = failure("device_ids is no longer supported", "device_ids_unsupported", 1.0)
+    without = b'{"manufacturer_user_id": "user-4711"}'
+    calls = ((BODY, v1_answer()), (BODY, v1_answer(400, refusal)), (without, v1_answer(201, envelope(devices=()))))
+    script = Scripted(v2_says())
+    async with serve(script) as server, shadowing(server.url) as running:
+        for number, (body, v1) in enumerate(calls):
+            running.shadow.offer(ShadowCall(rejecting, b"%d" % number, body, LINES, MESSAGE, v1))
+            await running.finds(number + 1)
+        assert len(script.requests) == 1
+    assert [(each.verdict, each.differences) for each in running.found] == [
+        ("mismatch", (("status", "value"),)),
+        ("match", ()),
+        ("match", ()),
+    ]
 
 
 @asynchronous
@@ -331,7 +354,7 @@ async def test_a_bug_ends_no_task(caplog: pytest.LogCaptureFixture) -> None:
     for record in caplog.records:
         text = record.getMessage()
         assert "InvalidRequest" in text
-        assert "in _ask_v2" in text
+        assert "in _answer_by_v2" in text
         assert "4711" not in text
         assert KEY.decode() not in text
 

@@ -25,6 +25,11 @@ class NotAnEnvelope(ValueError):
     """A body that is no v1 envelope: no JSON object whose `success` is true or false."""
 
 
+def is_measure(status: int) -> bool:
+    """Whether an answer of v1's says what v2's should be: it is no fault, no limit and no schedule of its own."""
+    return status < 500 and status not in (410, 429)
+
+
 def read_envelope(body: bytes) -> Mapping[str, object]:
     """Raises NotAnEnvelope."""
     try:

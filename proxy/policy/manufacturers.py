@@ -12,6 +12,8 @@ class Manufacturers:
     """The settings' `manufacturers` table, by key digest."""
 
     def __init__(self, digests: Mapping[str, Iterable[str]]) -> None:
+        self.names = tuple(digests)
+        """Of all that are listed."""
         self._names = {digest: name for name, listed in digests.items() for digest in listed}
 
     def listed(self, digest: str) -> str | None:

@@ -55,15 +55,18 @@ class Rollout(msgspec.Struct, frozen=True):
         begun = self._begun(now)
         return self.steps[begun - 1].v2_percent if begun else self.v2_percent
 
+    def begun(self, now: float) -> tuple[Step, ...]:
+        """The steps that were taken; the last one counts."""
+        return self.steps[: self._begun(now)]
+
+    def to_come(self, now: float) -> tuple[Step, ...]:
+        """The steps that were not taken yet."""
+        return self.steps[self._begun(now) :]
+
     def percent_of(self, manufacturer: str | None, now: float) -> float:
         """The share that counts for a manufacturer. Its override wins over the steps too."""
         its = self._override(manufacturer).v2_percent
         return self.percent(now) if its is None else its
-
-    def next(self, now: float) -> Step | None:
-        """The first step to come."""
-        begun = self._begun(now)
-        return self.steps[begun] if begun < len(self.steps) else None
 
     def choose(self, manufacturer: str | None, unit: str, now: float) -> UpstreamName:
         """The upstream of a call whose caller forces none."""

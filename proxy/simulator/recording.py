@@ -52,6 +52,9 @@ class Recorded(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         if self.status is not None and not 200 <= self.status <= 599:
             raise ValueError("status: must be from 200 to 599")
 
+    def __repr__(self) -> str:
+        return f"Recorded({self.status})"  # the body names a user
+
     @property
     def content(self) -> bytes:
         """The body's bytes."""

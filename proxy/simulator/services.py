@@ -21,6 +21,7 @@ from starlette.requests import Request
 
 from proxy.simulator.faults import Fault
 from proxy.simulator.recording import Recorded, RecordedCredential, as_text
+from proxy.wire.protocol import TARGET
 
 DEMO_KEY = "demo-key"
 
@@ -183,11 +184,8 @@ def noted(request: Request, body: bytes) -> Call:
 
 
 def _target(request: Request) -> bytes:
-    """As the server's protocol kept it, or put together from what ASGI has of it."""
-    kept: bytes | None = request.scope.get("state", {}).get("target")
-    query: bytes = request.scope["query_string"]
-    whole: bytes = request.scope["raw_path"] + (b"?" + query if query else b"")
-    return whole if kept is None else kept
+    target: bytes = request.scope["state"][TARGET]
+    return target
 
 
 def _path(request: Request) -> str:

@@ -38,7 +38,7 @@ class Metrics:
     def await_first_calls(self, rules: Rules) -> None:
         """Shows a 0 before a listed caller's first call: Prometheus' `increase` does not see a series begin at 1."""
         for endpoint in rules.endpoints:
-            for manufacturer in rules.listed:
+            for manufacturer in rules.manufacturers.names:
                 _ = self._requests[endpoint.change.name, manufacturer, "v2", "201"]
 
     def begin(self) -> None:

@@ -19,12 +19,13 @@ class Scrape:
 
     def __init__(self, blocks: Sequence[Block], rules: Rules, now: Callable[[], float]) -> None:
         self._blocks = blocks
-        self._rules = rules
+        self.rules = rules
+        """What is read and shown is by these."""
         self._now = now
 
     def apply(self, rules: Rules) -> None:
-        """What is read from now on is by these."""
-        self._rules = rules
+        """Takes other rules from now on."""
+        self.rules = rules
 
     def is_ready(self) -> bool:
         """Whether a worker takes requests."""
@@ -46,7 +47,7 @@ class Scrape:
         return totals
 
     def _scheduled(self) -> Values:
-        now, rules = self._now(), self._rules
+        now, rules = self._now(), self.rules
         values: dict[Series, dict[Labels, list[float]]] = defaultdict(dict)
         for endpoint in rules.endpoints:
             key, its = (endpoint.change.name,), endpoint.deprecation
@@ -59,6 +60,6 @@ class Scrape:
             if upcoming := its.next(now):
                 values[names.NEXT_START][key] = [upcoming.start]
                 values[names.NEXT_END][key] = [upcoming.end]
-                for caller in (*rules.listed, UNREGISTERED):
+                for caller in (*rules.manufacturers.names, UNREGISTERED):
                     values[names.NEXT_COVERS][*key, caller] = [float(upcoming.reaches(caller))]
         return values

@@ -1,6 +1,6 @@
 """The calls of a run, as templates and as they are sent, and the replies to them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ V1 = connect_nox_user.v1_path.encode()
 MOST_UNANSWERED = 5
 """Calls in a row: with as many a deployment is gone."""
 
+FRAMING = (b"content-length", b"transfer-encoding")
 _OURS = ((b"accept", b"*/*"), (b"user-agent", b"nox-proxy-verify/" + __version__.encode()))
 
 
@@ -28,6 +29,9 @@ class Call(NamedTuple):
     body: bytes
     method: bytes = b"POST"
     path: bytes = V1
+
+    def __repr__(self) -> str:
+        return f"Call({self.method.decode()})"  # the lines hold the key
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -100,8 +104,9 @@ class Caller:
         """Raises UpstreamError where no answer came, Gone where none came to many calls."""
         self._calls += 1
         request_id = f"{self._run}-{self._calls}".encode()
-        framing = () if is_framed(call) else ((b"content-length", b"%d" % len(call.body)),)
-        lines = (*call.lines, *_OURS, (b"x-request-id", request_id), *framing)
+        framing = () if _brings(call, FRAMING) else ((b"content-length", b"%d" % len(call.body)),)
+        named = () if _brings(call, (b"x-request-id",)) else ((b"x-request-id", request_id),)
+        lines = (*call.lines, *_OURS, *named, *framing)
         started = perf_counter()
         try:
             answer = await self.client.send(call.method, call.path, lines, call.body)
@@ -144,9 +149,9 @@ def filled(template: bytes, words: Mapping[bytes, bytes]) -> bytes:
     return template
 
 
-def is_framed(call: Call) -> bool:
-    """Whether a call brings its own framing along."""
-    return any(name in (b"content-length", b"transfer-encoding") for name, _ in call.lines)
+def _brings(call: Call, names: Sequence[bytes]) -> bool:
+    """Whether a call brings lines of its own by such names."""
+    return any(name in names for name, _ in call.lines)
 
 
 def user_of(body: bytes) -> str | None:

@@ -13,12 +13,14 @@ from proxy.verify.judges import (
     deprecation,
     device_ids,
     links,
+    new_request_id,
     not_found,
     refused,
     refused_by_service,
     same_user,
     sunset,
     too_large,
+    via,
 )
 
 
@@ -30,6 +32,11 @@ class Check(NamedTuple):
     promise: Promise
     calls: tuple[Call, ...] = ()
 
+    @property
+    def wanted(self) -> str:
+        """In words."""
+        return self.promise.wanted
+
 
 class RawCheck(NamedTuple):
     """Bytes that are no call, written with `$BASE` (the URL's path) and `$HOST`."""
@@ -39,7 +46,12 @@ class RawCheck(NamedTuple):
     message: bytes
     may_be_taken: bool = False
     """How much header a deployment takes is its own to set."""
-    wanted: str = "400 or 431, and the connection closed"
+    statuses: tuple[int, ...] = (400, 431)
+
+    @property
+    def wanted(self) -> str:
+        """In words."""
+        return f"{' or '.join(map(str, self.statuses))}, and the connection closed"
 
 
 KEY = (b"x-api-key", b"$KEY")
@@ -93,6 +105,12 @@ CHECKS: tuple[Check | RawCheck, ...] = (
         "64 KiB of header",
         HEAD + b"host: $HOST\r\nconnection: close\r\ncontent-length: 0\r\nx-verify: " + PIECE + b"\r\n\r\n",
         may_be_taken=True,
+    ),
+    RawCheck(
+        "9",
+        "an answer before the body",
+        HEAD + b"host: $HOST\r\ncontent-length: %d\r\n\r\nbut a few" % (1 << 40),
+        statuses=(401, 413),  # a key it has none, and whoever stands in front of the proxy may judge the length first
     ),
     Check("2", "a trailing slash", connected(), (CALL._replace(path=V1 + b"/"),)),
     Check("2", "another path", not_found(), (Call((), b"", b"GET", b"/$USER"),)),
@@ -168,6 +186,7 @@ CHECKS: tuple[Check | RawCheck, ...] = (
     Check("order", "the media type before the JSON", MEDIA, (Call((KEY, (b"content-type", b"text/plain")), b"{"),)),
     lines("201", "Authorization: ApiKey", connected(), JSON, APIKEY),
     lines("201", "apikey in small letters", connected(), JSON, (b"authorization", b"apikey $KEY")),
+    lines("x-request-id", "one with a space", new_request_id(), (b"x-request-id", b"a b")),
     user("an emoji", "🙂".encode(), odd=True),
     user("quotes and backslashes", rb"\"'\\/", odd=True),
     user("a NUL", rb"\u0000", odd=True),
@@ -179,6 +198,7 @@ CHECKS: tuple[Check | RawCheck, ...] = (
         device_ids(),
         tuple(map(devices, (b'["$USER-d"]', b'["$USER-2", "$USER-1"]', b'["", "\\ud83d\\ude42", "$USER"]', b"[]"))),
     ),
+    Check("headers", "Via", via()),
     Check("headers", "Link", links()),
     Check("headers", "Deprecation", deprecation()),
     Check("headers", "Sunset", sunset()),

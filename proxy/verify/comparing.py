@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from proxy.contract.comparison import Difference, NotAnEnvelope, compare, read_envelope
+from proxy.contract.comparison import Difference, NotAnEnvelope, compare, is_measure, read_envelope
 from proxy.verify.calls import Call, Reply
 from proxy.verify.checks import APIKEY, JSON, KEY
 from proxy.verify.judges import links_of
@@ -46,7 +46,7 @@ def compare_replies(call: str, url: Reply | None, against: Reply | None) -> Comp
     """`against` is the measure; None stands for no answer. Its own faults say nothing about `url`."""
     if against is None:
         return Compared(call, "not compared", why="no answer from --against")
-    if against.status >= 500 or against.status in (410, 429):
+    if not is_measure(against.status):
         return Compared(call, "not compared", why=f"{against.status} from --against")
     try:
         read_envelope(against.body)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -116,6 +116,19 @@ def _policy(reply: Reply) -> str:
     return "echo" if got else "drop"
 
 
+def new_request_id() -> Promise:
+    """Calls without a key, whose x-request-id is not fit to be used."""
+
+    def judge(replies: Sequence[Reply]) -> str:
+        for reply in replies:
+            code = error_of(reply).error_code
+            _must(reply.status == 401, f"{reply.status} {code}")
+            _must(_UUID.fullmatch(reply.value("x-request-id")) is not None, reply.value("x-request-id") or "none")
+        return "a UUID"
+
+    return Promise("401, with a UUID instead", judge)
+
+
 def refused_by_service() -> Promise:
     """A key that nobody has. Where `x-request-id` does not come back, v1 may have answered, in words of its own."""
 
@@ -158,8 +171,21 @@ def not_found() -> Promise:
     return Promise(promise.wanted, judge)
 
 
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LINK = re.compile(r'<[^<>]+>; rel="(deprecation|successor-version|sunset)"')
 _HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
+
+
+def via() -> Promise:
+    """`Via` on every answer (RFC 9110, section 7.6.3)."""
+
+    def judge(replies: Sequence[Reply]) -> str:
+        announced = _announced(replies)
+        named = sum("nox-proxy" in reply.value("via").lower() for reply in announced)
+        _must(named == len(announced), f"on {named} of {len(announced)} answers")
+        return f"on {named} answers"
+
+    return Promise("nox-proxy, on all", judge)
 
 
 def links_of(reply: Reply) -> frozenset[str]:
@@ -220,7 +246,7 @@ def _on_all(replies: Sequence[Reply], name: str) -> str:
     return values.pop()
 
 
-Told = TypeVar("Told", bound=Body)
+Told = TypeVar("Told", _Connected, _Failure)
 
 
 def _told(reply: Reply, form: type[Told]) -> Told:
@@ -230,9 +256,8 @@ def _told(reply: Reply, form: type[Told]) -> Told:
         told = msgspec.json.decode(reply.body, type=form)
     except (ValueError, RecursionError) as error:
         raise Failed(f"{reply.status}, not v1's envelope: {error}") from None
-    stamp: Any = told
-    _must(abs(stamp.timestamp - reply.at) < CLOCKS_APART, f"{reply.status}, timestamp {stamp.timestamp}")
-    _must(stamp.success is (form is _Connected), f"{reply.status}, success is {stamp.success}")
+    _must(abs(told.timestamp - reply.at) < CLOCKS_APART, f"{reply.status}, timestamp {told.timestamp}")
+    _must(told.success is (form is _Connected), f"{reply.status}, success is {told.success}")
     return told
 
 

@@ -49,10 +49,9 @@ class Unable(Exception):
 class Run:
     """One run of a plan. `now` gives Unix seconds. Raises ValueError for a bad URL, OSError for a bad `ca_file`."""
 
-    def __init__(self, plan: Plan, now: Callable[[], float], on_progress: Progress = lambda *_: None) -> None:
+    def __init__(self, plan: Plan, now: Callable[[], float]) -> None:
         self._plan = plan
         self._now = now
-        self._on_progress = on_progress
         self._url = self._caller(plan.url)
         self._against = self._caller(plan.against) if plan.against else None
         self._calls = self._planned()
@@ -60,13 +59,13 @@ class Run:
         self._compared: list[Compared] = []
         self._pairs: list[tuple[Reply, Reply]] = []
 
-    async def make(self) -> Report:
+    async def make(self, on_progress: Progress = lambda *_: None) -> Report:
         """To its end, or as far as it can be made."""
         bound = RUN_SECONDS + SECONDS_A_REPLAY * len(self._plan.requests)
         why = ""
         try:
             async with asyncio.timeout(bound):
-                await self._live()
+                await self._live(on_progress)
         except (Unable, Gone) as error:
             why = self._url.clean(str(error))
         except TimeoutError:
@@ -76,24 +75,25 @@ class Run:
                 await caller.client.aclose()
         return self._report(why)
 
-    async def _live(self) -> None:
+    async def _live(self, on_progress: Progress) -> None:
         for caller in self._callers():
             await _greet(caller)
+        done, steps = 0, len(CHECKS) + len(self._calls)
         for check in CHECKS:
             self._checks.append(await make_check(self._url, check))
-            self._advance()
-        for name, call in self._calls:
+            on_progress(done := done + 1, steps)
+        for name, call, recorded in self._calls:
             if self._against is not None:
                 await self._compare(name, call, self._against)
             else:
-                await self._replay(name, call)
-            self._advance()
+                await self._replay(name, call, recorded)
+            on_progress(done := done + 1, steps)
 
-    def _planned(self) -> list[tuple[str, Call]]:
-        """Those to be compared or replayed."""
+    def _planned(self) -> list[tuple[str, Call, int | None]]:
+        """Those to be compared or replayed, with the status that was recorded."""
         if self._plan.requests:
-            return [(f"line {line}", self._url.replay(each)) for line, each in self._plan.requests.items()]
-        return [(name, self._url.fill(call)) for name, call in CALLS] if self._against else []
+            return [(f"line {line}", self._url.replay(its), its.status) for line, its in self._plan.requests.items()]
+        return [(name, self._url.fill(call), None) for name, call in CALLS] if self._against else []
 
     async def _compare(self, name: str, call: Call, against: Caller) -> None:
         """Each deployment goes first in its turn, so that neither finds the users always made."""
@@ -106,9 +106,8 @@ class Run:
         if ours is not None and theirs is not None:
             self._pairs.append((ours, theirs))
 
-    async def _replay(self, name: str, call: Call) -> None:
+    async def _replay(self, name: str, call: Call, recorded: int | None) -> None:
         """Without a deployment to compare with: v1's envelope, and a status of the class that was recorded."""
-        recorded = self._plan.requests[int(name.split()[1])].status
         wanted = "v1's envelope" + (f", {recorded // 100}xx" if recorded else "")
 
         async def judge() -> str:
@@ -130,9 +129,6 @@ class Run:
         plan = self._plan
         client = Client(url, str(plan.ca_file) if plan.ca_file else None)
         return Caller(url, client, plan.key, plan.run, self._now)
-
-    def _advance(self) -> None:
-        self._on_progress(len(self._checks) + len(self._compared), len(CHECKS) + len(self._calls))
 
     def _report(self, why: str) -> Report:
         users = {self._url.clean(user) for caller in self._callers() for user in caller.users()}
@@ -175,18 +171,17 @@ async def make_check(caller: Caller, check: Check | RawCheck) -> Checked:
         replies = [await caller.make(caller.fill(call)) for call in check.calls]
         return check.promise.judge(replies or caller.replies)
 
-    wanted = check.wanted if isinstance(check, RawCheck) else check.promise.wanted
-    return await _checked(check.row, check.name, wanted, judge, caller)
+    return await _checked(check.row, check.name, check.wanted, judge, caller)
 
 
 async def _judge_raw(caller: Caller, check: RawCheck) -> str:
-    """Admission 1. Whoever stands in front of the proxy may have answered."""
+    """Whoever stands in front of the proxy may have answered."""
     message = filled(check.message, {b"$HOST": caller.client.host, b"$BASE": caller.client.base})
     answer = await caller.client.send_raw(message)
     came = f"{answer.status or 'no answer'}{', closed' if answer.closed else ', the connection stays open'}"
     if check.may_be_taken and answer.status == 401:
         raise NotApplicable("so much is taken")
-    if answer.status not in (400, 431) or not answer.closed:
+    if answer.status not in check.statuses or not answer.closed:
         raise Failed(came)
     return came
 

@@ -19,6 +19,8 @@ CALL_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 RAW_SECONDS = 5.0
 """For bytes that are no call, until the connection closes."""
+RAW_BYTES = 65_536
+"""Of what comes back then, the most that is kept; an answer's status is in the first few."""
 
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
 
@@ -65,8 +67,8 @@ class Client:
                     server_hostname=self._origin.host if secure else None,
                 )
                 writer.write(message)
-                while piece := await reader.read(65_536):
-                    said += piece
+                while piece := await reader.read(RAW_BYTES):
+                    said = (said + piece)[:RAW_BYTES]
         except TimeoutError:
             closed = False
         except OSError:

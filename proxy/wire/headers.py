@@ -59,6 +59,8 @@ _OURS = frozenset(
     )
 )
 """Of a request that passes untouched: what is written anew, or was said to us alone."""
+_NOT_PASSED = _HOP_BY_HOP | _OURS
+_NOT_HANDED_BACK = _HOP_BY_HOP | {b"via"}
 _VIA_COMMENT = re.compile(rb"\([^()]*\)")
 
 
@@ -129,7 +131,7 @@ class ToUpstream:
     ) -> list[Field]:
         """Of a call that passes as it came: its end-to-end lines, the framing and forwarding ones written anew."""
         fields = request.fields
-        left_out = _HOP_BY_HOP | _OURS | _connection_options(fields)
+        left_out = _NOT_PASSED | _connection_options(fields)
         lines = [(name, value) for name, values in fields.items() if name not in left_out for value in values]
         if body or b"content-length" in fields or b"transfer-encoding" in fields:
             lines.append((b"content-length", b"%d" % len(body)))
@@ -205,7 +207,7 @@ def untouched_from_upstream(answer: Answer, method: bytes, announced: Sequence[F
     Its own Deprecation and Sunset give way to ours. A Date that it lacks is added; `now` is in Unix seconds.
     """
     fields = gather(answer.fields)
-    left_out = _HOP_BY_HOP | {b"via"} | _connection_options(fields) | {name for name, _ in announced if name != b"link"}
+    left_out = _NOT_HANDED_BACK | _connection_options(fields) | {name for name, _ in announced if name != b"link"}
     if method != b"HEAD":
         left_out |= {b"content-length"}
     kept = [(name, value) for name, value in answer.fields if name not in left_out and _CLEAN.fullmatch(value)]

@@ -46,7 +46,7 @@ class PoolSender:
         self._host = (b"host", parsed.netloc)
 
     async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:
-        message = write_message(method, self._base + target, (self._host, *lines), body)
+        message = write_message(method, _below(self._base, target), (self._host, *lines), body)
         return await self._pool.exchange(self._origin, message, without_body=method == b"HEAD")
 
     def connections(self) -> Connections:
@@ -79,7 +79,7 @@ class HttpxSender:
             self._url,
             headers=[self._host, *lines],
             stream=httpx.ByteStream(body),
-            extensions={"timeout": self._timeouts, "target": self._base + target},
+            extensions={"timeout": self._timeouts, "target": _below(self._base, target)},
         )
         try:
             async with asyncio.timeout(self._limits.timeout):
@@ -111,6 +111,12 @@ class HttpxSender:
             await response.aclose()
         fields = tuple((name.lower(), value) for name, value in response.headers.raw)
         return Answer(response.status_code, fields, bytes(body))
+
+
+def _below(base: bytes, target: bytes) -> bytes:
+    """A target below a URL's path. Where both are empty but for a query, the path is `/` (RFC 9112, section 3.2.1)."""
+    whole = base + target
+    return whole if whole.startswith(b"/") else b"/" + whole
 
 
 def open_sender(url: str, transport: TransportName, limits: Limits, ca_file: str | None) -> Sender:

@@ -131,13 +131,14 @@ STEPS = (Step(1_000.0, 1.0), Step(2_000.0, 10.0), Step(2_000.5, 50.0), Step(3_00
 )
 def test_the_edges_of_the_steps(now: float, percent: float, to_come: Step | None) -> None:
     its = Rollout(v2_percent=0.5, steps=STEPS)
-    assert (its.percent(now), its.next(now)) == (percent, to_come)
+    assert (its.percent(now), next(iter(its.to_come(now)), None)) == (percent, to_come)
+    assert its.begun(now) + its.to_come(now) == STEPS
     assert its.percent_of("acme", now) == its.percent_of(None, now) == percent
 
 
 def test_without_steps_the_share_stands_still() -> None:
     for now in (-1e12, 0.0, NOW, 1e12):
-        assert (share_of(12.5).percent(now), share_of(12.5).next(now)) == (12.5, None)
+        assert (share_of(12.5).percent(now), share_of(12.5).to_come(now)) == (12.5, ())
 
 
 @given(shares, st.dictionaries(moments, shares, max_size=6), st.lists(moments, min_size=1), st.data())
@@ -154,8 +155,7 @@ def test_the_clock_alone_says_which_step_counts(
             counts = by_time[at] if at <= now else counts
         assert other.percent(now) == counts
         assert other.choose(None, "user-4711", now) == asked.get(now, share_of(counts).choose(None, "user-4711", now))
-        following = other.next(now)
-        assert (following.at if following else None) == min((at for at in by_time if at > now), default=None)
+        assert [step.at for step in other.to_come(now)] == sorted(at for at in by_time if at > now)
 
 
 @given(st.text(), st.lists(hundredths, min_size=2, max_size=8, unique=True))

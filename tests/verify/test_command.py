@@ -129,7 +129,7 @@ def test_ctrl_c_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("proxy.verify.run.Run.make", lambda _: None)
+    monkeypatch.setattr("proxy.verify.run.Run.make", lambda *_: None)
     monkeypatch.setattr("asyncio.run", interrupted)
     assert verify("--url", "http://127.0.0.1:1").exit_code == 130
 
@@ -137,6 +137,6 @@ def test_ctrl_c_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_tells_how_far_it_is(url: str) -> None:
     seen: list[tuple[int, int]] = []
     plan = Plan(url, KEY, "nox-verify-t")
-    asyncio.run(Run(plan, time.time, lambda done, total: seen.append((done, total))).make())
+    asyncio.run(Run(plan, time.time).make(lambda done, total: seen.append((done, total))))
     assert seen == [(done, len(CHECKS)) for done in range(1, len(CHECKS) + 1)]
     assert KEY not in repr(plan)
