@@ -1,4 +1,4 @@
-"""Shared fixtures: one simulated v2 and one proxy in front of it for the whole run."""
+"""Shared fixtures: one simulated v1, one v2, and one proxy in front of the latter for the whole run."""
 
 import os
 import shutil
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.processes import Proxy, Simulator
+from tests.two_upstreams import Upstreams
 
 
 def pytest_configure() -> None:
@@ -26,6 +27,19 @@ def v2() -> Iterator[Simulator]:
     simulator = Simulator()
     yield simulator
     simulator.stop()
+
+
+@pytest.fixture(scope="session")
+def v1() -> Iterator[Simulator]:
+    """A simulated v1; nothing of it may be stopped."""
+    simulator = Simulator("v1")
+    yield simulator
+    simulator.stop()
+
+
+@pytest.fixture(scope="session")
+def both(v1: Simulator, v2: Simulator) -> Upstreams:
+    return Upstreams(v1, v2)
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.processes import DEADLINE, Proxy, Reply, Simulator, call, eventually, read_message
+from tests.processes import DEADLINE, Proxy, Reply, call, eventually, read_message
 from tests.test_admission import GOOD, JSON, failed, succeeded
-from tests.two_upstreams import Upstreams, beside, counting, failed_at, fell_back, of_a_call
+from tests.two_upstreams import Upstreams, counting, failed_at, fell_back, of_a_call
 from tests.wire.servers import Authority, unused_port
 
 Serve = Callable[[socket.socket], None]
@@ -34,12 +34,6 @@ class House(NamedTuple):
 
     def connect(self, **headers: str) -> Reply:
         return call(self.proxy.address, GOOD, {**JSON, **headers})
-
-
-@pytest.fixture(scope="module")
-def both(v2: Simulator) -> Iterator[Upstreams]:
-    with beside(v2) as found:
-        yield found
 
 
 @pytest.fixture(autouse=True)

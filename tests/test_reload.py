@@ -82,13 +82,6 @@ def connect(proxy: Proxy, key: str = "demo-key", **headers: str) -> Reply:
     return call(proxy.address, GOOD, {**JSON, "x-api-key": key, **headers})
 
 
-@pytest.fixture(scope="module")
-def v1() -> Iterator[Simulator]:
-    simulator = Simulator("v1")
-    yield simulator
-    simulator.stop()
-
-
 @pytest.fixture(scope="module", params=["1", "2"], ids=["one worker", "two workers"])
 def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, v1: Simulator, v2: Simulator

@@ -6,7 +6,7 @@ Two settings differ in all that an answer shows: who answered, the error code, t
 import json
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +82,6 @@ function done(summary)
     sum.old, sum.new, sum.wrong, e.connect + e.read + e.write + e.timeout, seen))
 end
 """.replace("REFUSED_KEY", REFUSED_KEY)
-
-
-@pytest.fixture
-def v1() -> Iterator[Simulator]:
-    simulator = Simulator("v1")
-    yield simulator
-    simulator.stop()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"], ids=["one worker", "two workers"])

@@ -7,18 +7,12 @@ import pytest
 
 from proxy.policy.credentials import digest
 from proxy.policy.rollout import Rollout
-from tests.processes import Proxy, Reply, Simulator, Wire, call
+from tests.processes import Proxy, Reply, Wire, call
 from tests.test_admission import GOOD, KEY, failed, succeeded
-from tests.two_upstreams import NAMES, Section, Upstreams, beside, key_of, manufacturers
+from tests.two_upstreams import NAMES, Section, Upstreams, key_of, manufacturers
 
 SALT = "connect_nox_user"
 Headers = dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def both(v2: Simulator) -> Iterator[Upstreams]:
-    with beside(v2) as found:
-        yield found
 
 
 @pytest.fixture(autouse=True)

@@ -40,13 +40,6 @@ def start(v2_url: str, v1: str, percent: float = 100, **rollout: object) -> Prox
 
 
 @pytest.fixture(scope="module")
-def v1() -> Iterator[Simulator]:
-    simulator = Simulator("v1")
-    yield simulator
-    simulator.stop()
-
-
-@pytest.fixture(scope="module")
 def shadowed(v1: Simulator, v2: Simulator) -> Iterator[Proxy]:
     proxy = start(v2.url, v1.address)
     yield proxy

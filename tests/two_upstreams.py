@@ -58,16 +58,6 @@ class Upstreams(NamedTuple):
             assert running.stop() == 0
 
 
-@contextmanager
-def beside(v2: Simulator) -> Iterator[Upstreams]:
-    """With a v1 for as long."""
-    v1 = Simulator("v1")
-    try:
-        yield Upstreams(v1, v2)
-    finally:
-        v1.stop()
-
-
 def of_a_call(manufacturer: str, status: int, upstream: str = "v1", scheme: str = "x-api-key") -> tuple[str, ...]:
     """The counters of an answered call that carried device_ids."""
     endpoint, its = 'endpoint="connect_nox_user"', f'manufacturer="{manufacturer}"'

@@ -22,7 +22,6 @@ from proxy.telemetry.spans import FLUSH_SECONDS
 from tests.processes import Proxy, Reply, Simulator, call, eventually
 from tests.telemetry.collector import Collector, attributes
 from tests.test_admission import GOOD, JSON
-from tests.two_upstreams import beside
 
 PARENT = "b7ad6b7169203331"
 OTEL = (
@@ -198,17 +197,18 @@ def test_a_failure_of_v2(
     assert (told.get("http.response.status_code"), told["error.type"], is_error(to_v2)) == (v2s_status, of_call, True)
 
 
-def test_a_fallback(collector: Collector, at_once: dict[str, str], v2: Simulator) -> None:
+def test_a_fallback(collector: Collector, at_once: dict[str, str], v1: Simulator) -> None:
     """A span for each call to an upstream, in their order; v2's failure is none of the caller's span."""
     trace, port = uuid4().hex, closed_port()
-    with beside(v2) as both:
-        settings = {
-            "NOX_PROXY_UPSTREAMS__V1__URL": f"http://{both.v1.address}",
-            "NOX_PROXY_CHANGES__CONNECT_NOX_USER__ROLLOUT__FALLBACK": "not_sent",
-        }
-        with proxy_with({**at_once, **settings}, f"http://127.0.0.1:{port}/v2") as proxy:
-            assert connect(proxy, trace).status == 201
-        headers = dict(both.v1.calls()[0]["headers"])
+    settings = {
+        "NOX_PROXY_UPSTREAMS__V1__URL": f"http://{v1.address}",
+        "NOX_PROXY_CHANGES__CONNECT_NOX_USER__ROLLOUT__FALLBACK": "not_sent",
+    }
+    v1.forget()
+    with proxy_with({**at_once, **settings}, f"http://127.0.0.1:{port}/v2") as proxy:
+        assert connect(proxy, trace).status == 201
+    (its,) = v1.calls()
+    headers = dict(its["headers"])
     assert eventually(lambda: len(collector.spans(trace)) == 3)
     spans = sorted(collector.spans(trace), key=lambda span: span.start_time_unix_nano)
     caller, to_v2, to_v1 = spans
@@ -217,7 +217,7 @@ def test_a_fallback(collector: Collector, at_once: dict[str, str], v2: Simulator
     assert [is_error(span) for span in spans] == [False, True, False]
     refused, answered = attributes(to_v2), attributes(to_v1)
     assert (refused["server.port"], refused["error.type"]) == (port, "connection_refused")
-    assert (answered["server.port"], answered["http.response.status_code"]) == (int(both.v1.address.split(":")[1]), 201)
+    assert (answered["server.port"], answered["http.response.status_code"]) == (int(v1.address.split(":")[1]), 201)
     assert "http.response.status_code" not in refused
     assert to_v2.end_time_unix_nano <= to_v1.start_time_unix_nano < to_v1.end_time_unix_nano
     assert headers["traceparent"] == f"00-{trace}-{to_v1.span_id.hex()}-01"
