@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-from proxy.demo.processes import START_SECONDS, Metrics, Process, ask, connect, fetch
+from proxy.demo.processes import START_SECONDS, Metrics, Process, Stage, ask, connect, fetch
 from proxy.demo.steps import KEY
 
 SHARES = (0, 1, 10, 50, 100, 0)
@@ -70,28 +69,11 @@ class Shadowed(NamedTuple):
     as_promised: bool
 
 
-class Canary:
-    """The three processes; a context manager that ends them. Raises RuntimeError where one does not start."""
+class Canary(Stage):
+    """Both services and a proxy."""
 
     def __init__(self) -> None:
-        self._exit = ExitStack()
         self._on_v2: set[str] = set()
-
-    def __enter__(self) -> Self:
-        with ExitStack() as undo:
-            self.file = Path(undo.enter_context(tempfile.TemporaryDirectory())) / "nox-proxy.toml"
-            v1, v2 = (undo.enter_context(Process("simulate", its, "--listen", "127.0.0.1:0")) for its in ("v1", "v2"))
-            (self.v1,), (self.v2,) = (each.listening(r"http://([^/]+)/") for each in (v1, v2))
-            self._write(SHARES[0])
-            self._proxy = undo.enter_context(Process("serve", "--config", str(self.file)))
-            self.address, self.admin = self._proxy.listening(r"http://(\S+), admin on http://(\S+),")
-            self._exit = undo.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._exit.close()
 
     def move(self) -> Iterator[Moved]:
         """Sets the shares one by one; each time all users call."""
@@ -113,6 +95,14 @@ class Canary:
     def log_line(self) -> str:
         """The last mismatch in the proxy's log."""
         return next((line for line in reversed(self._proxy.output()) if '"shadow":"mismatch"' in line), "none")
+
+    def _set(self, undo: ExitStack) -> None:
+        self.file = Path(undo.enter_context(tempfile.TemporaryDirectory())) / "nox-proxy.toml"
+        v1, v2 = (undo.enter_context(Process("simulate", its, "--listen", "127.0.0.1:0")) for its in ("v1", "v2"))
+        (self.v1,), (self.v2,) = (each.listening(r"http://([^/]+)/") for each in (v1, v2))
+        self._write(SHARES[0])
+        self._proxy = undo.enter_context(Process("serve", "--config", str(self.file)))
+        self.address, self.admin = self._proxy.listening(r"http://(\S+), admin on http://(\S+),")
 
     def _write(self, percent: int, more: str = "") -> None:
         self.file.write_text(SETTINGS.format(v1=self.v1, v2=self.v2, percent=percent) + more)

@@ -8,10 +8,9 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-from proxy.demo.processes import Answer, Metrics, Process, fetch
+from proxy.demo.processes import Answer, Metrics, Process, Stage, fetch
 from proxy.demo.steps import MANUFACTURERS, STEPS, UNLISTED, Step
 from proxy.policy.credentials import digest
 
@@ -44,27 +43,12 @@ class Caller(NamedTuple):
     with_device_ids: int
 
 
-class Demo:
-    """The two processes; a context manager that ends them. Raises RuntimeError where one does not start."""
+class Demo(Stage):
+    """v2 and a proxy."""
 
     def __init__(self) -> None:
         self._v2: Process | None = None
         self._v2_listen = "127.0.0.1:0"
-        self._exit = ExitStack()
-
-    def __enter__(self) -> Self:
-        with ExitStack() as undo:
-            undo.callback(self._stop_v2)
-            self._start_v2()
-            self._proxy = undo.enter_context(Process("serve", **self._settings()))
-            self.address, self.admin = self._proxy.listening(r"http://(\S+), admin on http://(\S+),")
-            self._exit = undo.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._exit.close()
 
     def play(self) -> Iterator[Played]:
         """Makes the calls, in their order."""
@@ -94,6 +78,12 @@ class Demo:
     def log(self) -> list[str]:
         """The proxy's access log so far."""
         return self._proxy.output()
+
+    def _set(self, undo: ExitStack) -> None:
+        undo.callback(self._stop_v2)
+        self._start_v2()
+        self._proxy = undo.enter_context(Process("serve", **self._settings()))
+        self.address, self.admin = self._proxy.listening(r"http://(\S+), admin on http://(\S+),")
 
     def _play(self, step: Step) -> Played:
         headers = {"content-type": "application/json", **step.headers}

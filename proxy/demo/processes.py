@@ -6,7 +6,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
+from abc import ABC, abstractmethod
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from os import environ, pread
 from typing import IO, NamedTuple, Self
@@ -80,6 +81,23 @@ class Process:
 def _said(file: IO[bytes]) -> str:
     """A file that the process is writing to, from its start: pread leaves the shared offset alone."""
     return pread(file.fileno(), 1 << 20, 0).decode()
+
+
+class Stage(ABC):
+    """Processes that play together; a context manager that ends them. Raises RuntimeError where one does not start."""
+
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            self._set(undo)
+            self._exit = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    @abstractmethod
+    def _set(self, undo: ExitStack) -> None:
+        """Starts them; `undo` gets how each is ended."""
 
 
 class Answer(NamedTuple):
