@@ -14,8 +14,8 @@ The house has three wings and a hall:
 - `telemetry/` is what was seen of it all, `overview.py` and `page.py` show it to people.
 - `parts.py` makes each part from `settings.py`, `serve.py` runs them, in `workers.py` where there are several;
   `reload.py` puts other rules in force, `news.py` hands them round.
-- `cli.py` is the command line, with `cli_verify.py`; `verify/` judges a deployment from outside, `demo/` and
-  `simulator/` are for trying it.
+- `cli.py` is the command line, with `cli_demo.py` and `cli_verify.py`; `verify/` judges a deployment from outside,
+  `demo/` and `simulator/` are for trying it.
 
 The laws (import-linter and `tests/test_architecture.py` hold them):
 

@@ -26,8 +26,8 @@ HOMES = {
     "jinja2": ["page.py"],
     "pydantic": ["settings.py", "setting_sections.py", "setting_types.py"],
     "pydantic_settings": ["settings.py", "setting_types.py"],
-    "typer": ["cli.py", "cli_verify.py"],
-    "rich": ["cli.py", "cli_verify.py"],
+    "typer": ["cli.py", "cli_demo.py", "cli_verify.py"],
+    "rich": ["cli.py", "cli_demo.py", "cli_verify.py"],
 }
 
 
