@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -267,6 +268,22 @@ def test_a_connection_broken_off_is_v2s(plain: House, serve: Serve) -> None:
     with listening(plain.port, serve):
         assert failed(plain.connect(), 502, "upstream_disconnected")
     assert plain.both.asked() == []
+
+
+@pytest.mark.parametrize("transport", ["keepalive", "httpx"])
+def test_tls_broken_off_after_the_handshake_is_v2s(both: Upstreams, tmp_path: Path, transport: str) -> None:
+    """Of TLS 1.3 it is over for us before v2 says that it wants a certificate of ours."""
+    authority = Authority()
+    strict = authority.server()
+    strict.verify_mode = ssl.CERT_REQUIRED
+    trusted = {"UPSTREAMS__V2__CA_FILE": authority.write(tmp_path / "ca.pem"), "UPSTREAMS__V2__TRANSPORT": transport}
+    with (
+        house(both, "https://127.0.0.1:{port}/v2", **trusted) as its,
+        listening(its.port, shows(strict, [])),
+    ):
+        for _ in range(20):
+            assert failed(its.connect(), 502, "upstream_disconnected")
+    assert both.asked() == []
 
 
 # Where it is not to be

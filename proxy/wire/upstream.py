@@ -57,7 +57,11 @@ class PoolSender:
 
 
 class HttpxSender:
-    """Any httpx transport, called directly: its client would follow redirects and read the environment."""
+    """Any httpx transport, called directly: its client would follow redirects and read the environment.
+
+    How many calls there are at once is kept here: httpcore loses a connection for good where a call that waits for one
+    is cancelled (its issue 1093).
+    """
 
     def __init__(self, url: str, transport: httpx.AsyncBaseTransport, limits: Limits) -> None:
         parsed = httpx.URL(url)
@@ -66,12 +70,8 @@ class HttpxSender:
         self._host = (b"host", parsed.netloc)
         self._transport = transport
         self._limits = limits
-        self._timeouts = {
-            "connect": limits.connect_timeout,
-            "pool": limits.pool_timeout,
-            "read": limits.timeout,
-            "write": limits.timeout,
-        }
+        self._slots = asyncio.Semaphore(limits.max_connections)
+        self._timeouts = {"connect": limits.connect_timeout, "read": limits.timeout, "write": limits.timeout}
 
     async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:
         request = httpx.Request(
@@ -81,17 +81,31 @@ class HttpxSender:
             stream=httpx.ByteStream(body),
             extensions={"timeout": self._timeouts, "target": _below(self._base, target)},
         )
+        now = asyncio.get_running_loop().time()
+        deadline = now + self._limits.timeout
+        await self._take_slot(min(now + self._limits.pool_timeout, deadline))
         try:
-            async with asyncio.timeout(self._limits.timeout):
+            async with asyncio.timeout_at(deadline):
                 return await self._exchange(request)
         except TimeoutError as error:
             raise httpx.ReadTimeout("no whole answer within the deadline") from error
+        except ssl.SSLError as error:  # it is not httpx's where TLS breaks after the handshake
+            raise httpx.ReadError("broken off") from error
+        finally:
+            self._slots.release()
 
     def connections(self) -> None:
         """An httpx transport does not say."""
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+    async def _take_slot(self, until: float) -> None:
+        try:
+            async with asyncio.timeout_at(until):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise httpx.PoolTimeout("no connection came free in time") from None
 
     async def _exchange(self, request: httpx.Request) -> Answer:
         try:
@@ -127,7 +141,7 @@ def open_sender(url: str, transport: TransportName, limits: Limits, ca_file: str
     theirs = httpx.AsyncHTTPTransport(
         verify=tls,
         trust_env=False,
-        limits=httpx.Limits(max_connections=limits.max_connections, keepalive_expiry=limits.keepalive_expiry),
+        limits=httpx.Limits(max_keepalive_connections=0),  # kept, it would hand bytes too many to the next call
     )
     return HttpxSender(url, theirs, limits)
 

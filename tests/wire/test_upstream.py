@@ -37,6 +37,7 @@ from tests.wire.servers import (
     hold,
     in_turn,
     read_request,
+    send,
     serve,
     until,
     unused_port,
@@ -281,6 +282,33 @@ async def test_no_connection_free(way: Way, ca_file: str) -> None:
         held.cancel()
         await asyncio.wait([held])
         assert (await call(one)).body == b"ok"
+
+
+@asynchronous
+async def test_a_slow_spell_takes_no_connection_for_good(way: Way, ca_file: str) -> None:
+    """Calls that wait for a connection, and get one just as their time is over."""
+    limits = LIMITS._replace(timeout=0.15, pool_timeout=0.1, max_connections=2)
+    slow = True
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_request(reader) is not None:
+            if slow:
+                await asyncio.sleep(0.1)  # what makes it slow
+            await send(writer, OK)
+
+    async with serve(answer) as server, upstream(way, server.url, ca_file, limits) as one:
+        for _ in range(5):
+            await asyncio.gather(*(call(one) for _ in range(20)), return_exceptions=True)
+        slow = False
+        assert {(await call(one)).body for _ in range(3)} == {b"ok"}
+
+
+@asynchronous
+async def test_nobody_gets_anothers_answer(way: Way, ca_file: str) -> None:
+    """What is said beyond an answer is no answer to the next call."""
+    evil = OK.replace(b"ok", b"no")
+    async with serve(Scripted(OK + evil)) as server, upstream(way, server.url, ca_file) as one:
+        assert [(await call(one)).body for _ in range(4)] == [b"ok"] * 4
 
 
 # Answers
