@@ -1,11 +1,14 @@
 """The command `verify`, and how it shows what a run found."""
 
 import asyncio
+import os
 import re
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -79,18 +82,14 @@ def verify(
     name = user_prefix + token_hex(4)
     plan = Plan(url.rstrip("/"), key, name, against and against.rstrip("/"), recorded, minimum, ca_file)
     run = _prepare(plan)
-    try:
-        written = junit.open("wb") if junit else None
-    except OSError as error:
-        _fail(f"{junit}: {error.strerror}")
+    if junit:
+        _write(junit, "ab", b"")  # before any call is made; what stands there is kept until there is a report
     report = _make(run, plan.url)
-    if written is not None:
-        with written:
-            written.write(to_junit(report))
-    if as_json:
-        print(to_json(report))
-    else:
-        _show(report, len(recorded))
+    if junit:
+        _write(junit, "wb", to_junit(report))
+    if report.why and not as_json:
+        _errors.print(f"could not run: {report.why}", markup=False)
+    _say(lambda: f"{to_json(report)}\n" if as_json else _shown(report, len(recorded)))
     raise typer.Exit(EXIT_STATUS[report.verdict])
 
 
@@ -128,9 +127,33 @@ def _make(run: "Run", url: str) -> "Report":
             raise typer.Exit(130) from None
 
 
-def _show(report: "Report", replayed: int) -> None:
+def _write(file: Path, mode: Literal["ab", "wb"], content: bytes) -> None:
+    try:
+        with file.open(mode) as opened:
+            opened.write(content)
+    except OSError as error:
+        _fail(f"{file}: {error.strerror}")
+
+
+def _say(render: Callable[[], str]) -> None:
+    """To standard output, or exit status 2: 1 would say that a check failed."""
+    try:
+        sys.stdout.write(render())  # rich writes too, though no more than an empty text
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it would be tried again at the exit
+        _fail(f"the report cannot be written: {error.strerror}")
+
+
+def _shown(report: "Report", replayed: int) -> str:
     if not _out.is_terminal:
         _out.width = WIDTH
+    with _out.capture() as captured:
+        _show(report, replayed)
+    return captured.get()
+
+
+def _show(report: "Report", replayed: int) -> None:
     if report.checks:
         _out.print(_table(report))
     if report.comparison is not None:
@@ -141,8 +164,6 @@ def _show(report: "Report", replayed: int) -> None:
     counts = [f"{report.count(result)} {result}" for result in ("passed", "failed", "not applicable")]
     colour = {"passed": "green", "failed": "red"}.get(report.verdict, "yellow")
     _out.print(f"[bold {colour}]{report.verdict}[/]: {', '.join(counts)}", soft_wrap=True)
-    if report.why:
-        _errors.print(f"could not run: {report.why}", markup=False)
 
 
 def _table(report: "Report") -> Table:

@@ -1,5 +1,6 @@
 """The calls of a run, as templates and as they are sent, and the replies to them."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import NamedTuple
@@ -143,10 +144,8 @@ def read_requests(text: bytes) -> dict[int, Recorded]:
 
 
 def filled(template: bytes, words: Mapping[bytes, bytes]) -> bytes:
-    """A template with its words put in."""
-    for word, value in words.items():
-        template = template.replace(word, value)
-    return template
+    """A template with its words put in; a word within a word's value, which may be a key, stays."""
+    return re.sub(b"|".join(map(re.escape, words)), lambda found: words[found[0]], template)
 
 
 def _brings(call: Call, names: Sequence[bytes]) -> bool:

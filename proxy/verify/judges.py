@@ -51,7 +51,7 @@ def refused(status: int, code: str, text: str | None = None) -> Promise:
             told = error_of(reply)
             came = f"{reply.status} {told.error_code}"
             _must((reply.status, told.error_code) == (status, code), came)
-            _must(text is None or told.message == text, f"{came}, {told.message!r}")
+            _must(text is None or told.message == text, f"{came}, '{told.message}'")
             _must(reply.is_ours, f"{came} without Proxy-Status")
             _must_be_echoed(reply)
             if status == 401:

@@ -2,20 +2,23 @@
 
 import asyncio
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from typer.testing import Result
 
 from proxy.verify.checks import CHECKS
 from proxy.verify.report import Report
 from proxy.verify.run import Plan, Run
-from tests.processes import Proxy, Simulator
-from tests.verify.relay import (
-    Relay,
-)
+from proxy.wire.connection import Answer
+from tests.processes import ROOT, Proxy, Simulator
+from tests.verify.relay import Relay, edited
 from tests.verify.runs import KEY, report_of, verify
 
 
@@ -101,6 +104,70 @@ def test_a_deployment_that_is_not_there(tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr) == (2, f"could not run: {nowhere} gives no answer: connection_refused\n")
     (case,) = ElementTree.parse(tmp_path / "junit.xml").getroot().iter("error")
     assert case.get("message") == f"could not run: {nowhere} gives no answer: connection_refused"
+
+
+def test_a_report_that_cannot_be_written(url: str, briefly: None) -> None:
+    """1 would say that a check failed."""
+    result = verify("--url", url, "--junit", "/dev/full")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "/dev/full: No space left on device\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]], ids=str)
+def test_a_report_that_cannot_be_said(url: str, arguments: list[str]) -> None:
+    """Nothing more is tried at the exit."""
+    command = (sys.executable, "-m", "proxy", "verify", "--url", url, *arguments)
+    with Path("/dev/full").open("w") as full:
+        made = subprocess.run(
+            command,
+            env={**os.environ, "NOX_VERIFY_KEY": KEY},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            cwd=ROOT,
+            check=False,
+        )
+    assert (made.returncode, made.stderr) == (2, "the report cannot be written: No space left on device\n")
+
+
+def test_an_interrupted_run_keeps_the_last_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    junit = tmp_path / "junit.xml"
+    junit.write_text("<testsuites/>")
+    monkeypatch.setattr("proxy.verify.run.Run.make", lambda *_: None)
+    monkeypatch.setattr("asyncio.run", interrupted)
+    assert verify("--url", "http://127.0.0.1:1", "--junit", str(junit)).exit_code == 130
+    assert junit.read_text() == "<testsuites/>"
+
+
+def test_a_key_of_any_characters(v2: Simulator, tmp_path: Path, briefly: None) -> None:
+    """It is sent as it is, and shown in no form."""
+    key = "a\\live'9\"$USER$REFUSED$KEY[b]"
+    simulator = Simulator("v2", "--key", key)
+    proxy = Proxy(simulator.url)
+
+    def echo(answer: Answer) -> Answer | None:
+        says = edited(error=f"bad key {key}", message=f"bad key {key}")
+        return says(answer) if answer.status == 401 else answer
+
+    async def made() -> Result:
+        async with Relay(proxy.address) as broken:
+            broken.breaks = echo
+            junit = str(tmp_path / "junit.xml")
+            return await asyncio.to_thread(verify, "--url", broken.url, "--json", "--junit", junit, key=key)
+
+    try:
+        result = asyncio.run(made())
+    finally:
+        assert proxy.stop() == 0
+        simulator.stop()
+    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    assert checks["a connection"]["result"] == "passed"
+    assert checks["no key"]["came"] == "401 missing_api_key, 'bad key [key]'"
+    assert "live" not in result.output + (tmp_path / "junit.xml").read_text()
 
 
 def test_a_deployment_that_goes_away(proxy: Proxy, briefly: None) -> None:

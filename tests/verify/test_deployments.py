@@ -20,9 +20,7 @@ from proxy.verify.report import Report
 from proxy.verify.run import Plan, Run, make_check
 from proxy.wire.client import Client
 from tests.processes import ROOT, Proxy, Simulator
-from tests.verify.relay import (
-    Relay,
-)
+from tests.verify.relay import Relay
 from tests.verify.runs import CHECK, KEY, came, report_of, results, verify
 from tests.wire.servers import Authority, relay, serve
 
