@@ -40,12 +40,14 @@ def admit_body(request: Request) -> None:
 
 
 def admit_passage(request: Request) -> None:
-    """Of a call that passes untouched: it has a path, which leads where it says, and is no loop.
+    """Of a call that passes untouched: it has a path, which leads where it says, it may go further, and is no loop.
 
     A server behind us would resolve a dot segment, and the call would come out at a path that was never judged.
     """
     if not request.target.startswith(b"/"):
         raise NotFound  # OPTIONS *
+    if headers.forwards_left(request) == 0:
+        raise NotFound
     if headers.is_loop(request.fields):
         raise ProxyLoopDetected
     if _DOT_SEGMENT.search(request.path):

@@ -206,7 +206,10 @@ class Proxy(Process):
 
 
 class Canned:
-    """An upstream that gives every request the same bytes, then closes; for answers no sane service gives."""
+    """An upstream that gives every request the same bytes, then closes; for answers no sane service gives.
+
+    What is HTTP says so: else the next call might be on the connection in the moment of its end.
+    """
 
     def __init__(self) -> None:
         self.answer = b""
@@ -225,12 +228,17 @@ class Canned:
             with connection:
                 connection.settimeout(DEADLINE)
                 self.requests.append(read_message(connection)[0])
-                connection.sendall(self.answer)
+                connection.sendall(_closing(self.answer))
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(DEADLINE)
+
+
+def _closing(answer: bytes) -> bytes:
+    says_so = b"\r\nconnection:" in answer.lower()
+    return answer if says_so else re.sub(rb"\A(HTTP/1\.1 .*\r\n)", rb"\1Connection: close\r\n", answer)
 
 
 def read_message(connection: socket.socket, rest: bytes = b"") -> tuple[bytes, bytes]:

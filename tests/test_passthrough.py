@@ -98,6 +98,8 @@ TARGETS = {
     b"http://evil.example/x?y": ("v1", b"/legacy/x?y"),
     b"http://evil.example/v2/x?y": ("v2", b"/v2/x?y"),
     b"http://a:b@evil.example//x": ("v1", b"/legacy//x"),
+    b"HTTP://evil.example": ("v1", b"/legacy/"),
+    b"http://evil.example?y": ("v1", b"/legacy/?y"),
     b"/v2": ("v2", b"/v2"),
     b"/v2?a": ("v2", b"/v2?a"),
     b"/v2/": ("v2", b"/v2/"),
@@ -321,6 +323,28 @@ def test_a_head_keeps_its_length(host: Host) -> None:
         came = wire.rest()
     assert came.endswith(b"\r\n\r\n")
     assert dict(lines_of(came))[b"content-length"] == b"1234"
+
+
+@pytest.mark.parametrize("method", [b"OPTIONS", b"TRACE"])
+def test_how_far_it_may_go(host: Host, method: bytes) -> None:
+    """RFC 9110, section 7.6.2. Where it may go no further, it is ours to answer, and we have no such path."""
+    for sent, arrives in {b"2": b"1", b"01": b"0", b"-1": b"-1", b"x": b"x", b"1, 1": b"1, 1"}.items():
+        assert host.send(message(b"/a", b"Max-Forwards: " + sent, method=method)).status == 200
+        ((_, came),) = host.arrived()
+        assert dict(lines_of(came))[b"max-forwards"] == arrives
+    assert host.send(message(b"/a", b"Max-Forwards: 0", method=method)).status == 404
+    assert not host.arrived()
+    assert host.send(message(b"/a", b"Max-Forwards: 0", method=b"GET")).status == 200
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip\r\nTransfer-Encoding: chunked", b"chunked, chunked"])
+def test_a_coding_of_the_way_here_is_not_passed_by(host: Host, coding: bytes) -> None:
+    """RFC 9112, section 6.1: its header goes no further, and nobody behind us would know of it."""
+    reply = host.send(
+        b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: " + coding + b"\r\n\r\n2\r\n\x1f\x8b\r\n0\r\n\r\n"
+    )
+    assert (reply.status, reply.json()["error_code"]) == (400, "bad_request")
+    assert not host.arrived()
 
 
 def test_a_loop_and_a_body_too_large(host: Host) -> None:

@@ -61,6 +61,7 @@ _OURS = frozenset(
 """Of a request that passes untouched: what is written anew, or was said to us alone."""
 _NOT_PASSED = _HOP_BY_HOP | _OURS
 _NOT_HANDED_BACK = _HOP_BY_HOP | {b"via"}
+_DIGITS = re.compile(rb"\d{1,9}")
 _VIA_COMMENT = re.compile(rb"\([^()]*\)")
 
 
@@ -78,6 +79,12 @@ def is_loop(fields: Fields) -> bool:
 def _names_us(via: bytes) -> bool:
     hops = (hop.split() for hop in _VIA_COMMENT.sub(b" ", via).lower().split(b","))
     return any(len(hop) > 1 and hop[1] == PSEUDONYM for hop in hops)
+
+
+def forwards_left(request: Request) -> int | None:
+    """How often it may be sent on (RFC 9110, section 7.6.2); None where nothing is said of it."""
+    said = _single(request.fields, b"max-forwards")
+    return int(said) if said and _DIGITS.fullmatch(said) and request.method in ("OPTIONS", "TRACE") else None
 
 
 def media_type_is_json(fields: Fields) -> bool:
@@ -132,6 +139,8 @@ class ToUpstream:
         """Of a call that passes as it came: its end-to-end lines, the framing and forwarding ones written anew."""
         fields = request.fields
         left_out = _NOT_PASSED | _connection_options(fields)
+        if (left := forwards_left(request)) is not None:
+            fields = {**fields, b"max-forwards": (b"%d" % (left - 1),)}
         lines = [(name, value) for name, values in fields.items() if name not in left_out for value in values]
         if body or b"content-length" in fields or b"transfer-encoding" in fields:
             lines.append((b"content-length", b"%d" % len(body)))

@@ -15,7 +15,7 @@ from proxy.contract.messages import Field, Response
 
 _HOST = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d*)?")
 """RFC 3986, section 3.2.2, without the comma, which would read as two hosts in x-forwarded-host."""
-
+_ABSOLUTE = re.compile(rb"[a-z][a-z0-9+.-]*://[^/?]+(?P<path>.*)", re.IGNORECASE | re.DOTALL)
 
 MALFORMED = "malformed"
 """In a scope's `state` once the rest of the request's body can no longer be told."""
@@ -101,6 +101,7 @@ class ServerProtocol(HttpToolsProtocol):
         self._head_spilled = 0
         self._bodiless = self._packet
         self._hosts: list[bytes] = []
+        self._codings: list[bytes] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._head_open:
@@ -109,6 +110,8 @@ class ServerProtocol(HttpToolsProtocol):
         super().on_header(name, value)
         if self.headers[-1][0] == b"host":
             self._hosts.append(value)
+        elif self.headers[-1][0] == b"transfer-encoding":
+            self._codings.append(value.lower())
 
     def on_headers_complete(self) -> None:
         # One packet bounds the head that began and ended in it, so most heads need no counting.
@@ -121,11 +124,14 @@ class ServerProtocol(HttpToolsProtocol):
             raise ValueError("not exactly one Host")
         if self._hosts and not _HOST.fullmatch(self._hosts[0]):
             raise ValueError("not a valid Host")
+        # RFC 9112, section 6.1: of a coding that is not undone here nobody behind us would know.
+        if self._codings and self._codings != [b"chunked"]:
+            raise ValueError("a transfer coding that we do not speak")
         if self.parser.get_http_version() not in ("1.1", "1.0"):
             raise ValueError("not a version that we speak")
         if not self.parser.should_upgrade():
             self._head_open = False
-            self.scope["state"][TARGET] = origin_form(self.url)
+            self.scope["state"][TARGET] = self.url = origin_form(self.url)
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -196,15 +202,16 @@ class ServerProtocol(HttpToolsProtocol):
 
 
 def origin_form(target: bytes) -> bytes:
-    """A request's target as path and query (RFC 9112, section 3.2.1); of an absolute one the host is left out.
+    """A request's target as path and query (RFC 9112, sections 3.2.1 and 3.2.2); of an absolute one without the host.
 
-    Raises ValueError for a fragment, which no target has.
+    `*` stays. Raises ValueError for a fragment, which no target has.
     """
     if b"#" in target:
         raise ValueError("a fragment in the target")
-    if target.startswith(b"/") or b"://" not in target:
+    if target.startswith(b"/") or (absolute := _ABSOLUTE.fullmatch(target)) is None:
         return target
-    return re.sub(rb"[^/?]*", b"", target.partition(b"://")[2], count=1)
+    path = absolute["path"]
+    return path if path.startswith(b"/") else b"/" + path
 
 
 def _written(response: Response, defaults: Sequence[Field]) -> bytes:
