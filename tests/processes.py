@@ -1,4 +1,7 @@
-"""Real processes for the tests: nox-proxy's own commands on free loopback ports."""
+"""Real processes for the tests: nox-proxy's own commands on free loopback ports.
+
+It is long because both of a proxy's ends are here: an upstream that says anything, and a caller that sends anything.
+"""
 
 import contextlib
 import json

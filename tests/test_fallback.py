@@ -1,4 +1,7 @@
-"""Fallback on running proxies: v1 answers where v2 provably took nothing of a call, and nowhere else."""
+"""Fallback on running proxies: v1 answers where v2 provably took nothing of a call, and nowhere else.
+
+It is long for the ways in which v2 may fail, each a server of its own.
+"""
 
 import socket
 import ssl

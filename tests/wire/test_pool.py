@@ -1,4 +1,7 @@
-"""Our pool alone: what it refuses, when it gives up, and that nothing is left over."""
+"""Our pool alone: what it refuses, when it gives up, and that nothing is left over.
+
+It is long for the ways in which a connection may end or go wrong, each a script of its own.
+"""
 
 import asyncio
 import contextlib

@@ -1,4 +1,7 @@
-"""The contract's "From v2", its rows of faults: over our own pool and over httpx's."""
+"""The contract's "From v2", its rows of faults: over our own pool and over httpx's.
+
+It is long for its tables: each fault, and each answer, is a row.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
