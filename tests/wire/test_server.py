@@ -149,7 +149,8 @@ def test_a_head_in_two_packets_is_no_larger_than_in_one(proxy: Proxy, size: int)
     with Wire(proxy.address) as wire:
         wire.send(WHOLE + head)
         assert succeeded(wire.answer())
-        wire.send(b"\r\n\r\n")
+        with contextlib.suppress(ConnectionError):  # the first half took several reads, and that was enough
+            wire.send(b"\r\n\r\n")
         assert failed(wire.answer(), 431, "request_header_fields_too_large")
 
 
