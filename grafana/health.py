@@ -1,8 +1,9 @@
-"""The board "Proxy health": rate, errors and latency by endpoint and by upstream, saturation, drift, versions."""
+"""The board "Proxy health": rate, errors and latency by endpoint and upstream, saturation, limits, drift, versions."""
 
 from grafana_foundation_sdk.builders import dashboard, timeseries
 from grafana_foundation_sdk.models.common import LineInterpolation
 from panels import board, graph, quantiles, rate, row, series, share
+from protection import protection
 
 REQUESTS = "nox_proxy_requests_total"
 FAILED = 'status=~"5.."'
@@ -21,6 +22,7 @@ def health() -> dashboard.Dashboard:
             "Calls, by endpoint": row(_calls(), _statuses(), _errors(), _latency()),
             "Upstreams": row(_upstream_calls(), _upstream_errors(), _upstream_failures(), _upstream_latency()),
             "Saturation": row(_in_progress(), _connections()),
+            "Limits and protection": protection(),
             "Drift and versions": row(_drift(), _versions()),
         },
     )
@@ -63,7 +65,10 @@ def _upstream_errors() -> timeseries.Panel:
 
 
 def _upstream_failures() -> timeseries.Panel:
-    description = "Calls a second without a usable answer, by RFC 9209's error types, as Proxy-Status names them."
+    description = (
+        "Calls a second without a usable answer, by RFC 9209's error types, as Proxy-Status names them; `breaker_open`"
+        " are those that were not sent, for too many before them had failed."
+    )
     failures = f"sum by (upstream, reason) ({rate('nox_proxy_upstream_failures_total')})"
     return graph(
         "Upstream failures by reason", description, "reqps", {"{{upstream}} {{reason}}": failures}, stacked=True
@@ -71,7 +76,7 @@ def _upstream_failures() -> timeseries.Panel:
 
 
 def _upstream_latency() -> timeseries.Panel:
-    description = "The upstream's share of a call."
+    description = "The upstream's share of a call. What the breaker refused took none: while it is open, lines sink."
     return graph("Upstream latency", description, "s", quantiles("nox_proxy_upstream_duration_seconds", "upstream"))
 
 

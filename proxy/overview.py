@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from proxy import __version__
-from proxy.page import CallerRow, Overview, RolloutRow, ScheduleRow, Tally, UpstreamRow
+from proxy.page import CallerRow, ConnectionsRow, Overview, RolloutRow, ScheduleRow, Tally, UpstreamRow
 from proxy.policy.rollout import Override
 from proxy.rules import Endpoint, Rules
 from proxy.telemetry import series as names
@@ -33,10 +33,12 @@ class Overviews:
             started=self._started,
             now=now,
             workers=self._workers,
+            draining=_number(totals, names.DRAINING),
             ready=self._scrape.is_ready(),
             settings_read=totals[names.RELOAD_AT].get((), [0.0])[0] or None,
             reload_failed=totals[names.RELOAD_OK].get((), [1.0])[0] == 0,
             upstreams=tuple(_upstream(name, url, totals) for name, url in self._upstreams.items()),
+            connections=_connections(totals),
             schedules=tuple(_schedule(endpoint, now) for endpoint in rules.endpoints),
             rollouts=tuple(_rollout(endpoint, totals) for endpoint in rules.endpoints) if rolls_out else (),
             callers=_callers(totals, rules),
@@ -59,6 +61,19 @@ def _upstream(name: str, url: str, totals: Values) -> UpstreamRow:
         last_failure=last_failure or None,
         active=open_now.get("active"),
         idle=open_now.get("idle"),
+        limit=_number(totals, names.UPSTREAM_LIMIT, name),
+        retries=_number(totals, names.RETRIES, name),
+        breakers_open=_number(totals, names.BREAKER_OPEN, name),
+    )
+
+
+def _connections(totals: Values) -> ConnectionsRow:
+    timeouts = Counter({kind: n for (kind,), n in _counts(totals, names.TIMEOUTS) if n})
+    return ConnectionsRow(
+        open=_number(totals, names.CALLERS),
+        limit=_number(totals, names.CALLERS_LIMIT),
+        refused=_number(totals, names.REFUSED),
+        timeouts=tuple(timeouts.most_common()),
     )
 
 
@@ -137,6 +152,10 @@ def _calls(totals: Values, listed: Iterable[str]) -> dict[str, Counter[str]]:
 def _overrides(rules: Rules) -> Mapping[str, Override]:
     """The manufacturers' own settings, which are the same for every endpoint."""
     return rules.endpoints[0].rollout.overrides if rules.endpoints else {}
+
+
+def _number(totals: Values, series: Series, *labels: str) -> int:
+    return int(totals[series].get(labels, [0.0])[0])
 
 
 def _counts(totals: Values, series: Series) -> Rows:

@@ -58,8 +58,9 @@ HEADERS = {
 class UpstreamRow:
     """One upstream.
 
-    `answered` counts usable answers, `failures` the others by reason; `active` and `idle` are its connections,
-    None where its transport does not say.
+    `answered` counts usable answers, `failures` the others by reason, `retries` connects that were tried again;
+    `active` and `idle` are its connections, None where its transport does not say, `limit` is how many there may be.
+    `breakers_open` is in how many workers the breaker is not closed.
     """
 
     name: str
@@ -71,6 +72,22 @@ class UpstreamRow:
     last_failure: float | None
     active: int | None
     idle: int | None
+    limit: int
+    retries: int
+    breakers_open: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionsRow:
+    """Callers' connections: `open` now and `limit` at most; `refused` are those beyond it since the start.
+
+    `timeouts` are requests that were not whole in time, by what was not.
+    """
+
+    open: int
+    limit: int
+    refused: int
+    timeouts: Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +178,7 @@ class CallerRow:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """All that the page shows. Times are Unix seconds.
+    """All that the page shows. Times are Unix seconds. Of the `workers`, `draining` are about to end.
 
     `settings_read` is when the settings in force were read, None where nobody tells; `reload_failed` says that what
     was read after them was not taken. `rollouts` is empty where there is no v1 to roll out from.
@@ -171,10 +188,12 @@ class Overview:
     started: float
     now: float
     workers: int
+    draining: int
     ready: bool
     settings_read: float | None
     reload_failed: bool
     upstreams: tuple[UpstreamRow, ...]
+    connections: ConnectionsRow
     schedules: tuple[ScheduleRow, ...]
     rollouts: tuple[RolloutRow, ...]
     callers: tuple[CallerRow, ...]

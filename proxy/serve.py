@@ -130,7 +130,7 @@ async def _serve_public(
         on_started()
 
     try:
-        async with open_upstreams(settings, telemetry) as upstreams, _sampling(upstreams, metrics):
+        async with open_upstreams(settings, telemetry) as upstreams, _sampling(settings, upstreams, metrics):
             pipeline = make_pipeline(settings, rules, upstreams, telemetry)
             server = Server(
                 PublicApp(pipeline),
@@ -169,14 +169,23 @@ def _warn(settings: Settings) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _sampling(upstreams: Upstreams, metrics: Metrics) -> AsyncIterator[None]:
+async def _sampling(settings: Settings, upstreams: Upstreams, metrics: Metrics) -> AsyncIterator[None]:
     """Looks at the upstreams' connections each second, for they come and go without a request too."""
+    each = ((upstreams.v1, settings.upstreams.v1), (upstreams.v2, settings.upstreams.v2))
 
     async def sample() -> None:
         while True:
-            for upstream in (upstreams.v1, upstreams.v2):
-                if upstream is not None and (found := upstream.connections()) is not None:
-                    metrics.sample(upstream.name, found.active, found.idle)
+            for upstream, its in each:
+                if upstream is not None and its is not None:
+                    found = upstream.connections()
+                    metrics.sample_upstream(
+                        upstream.name,
+                        active=found.active if found else None,
+                        idle=found.idle if found else None,
+                        limit=its.max_connections,
+                        breaker_open=False,
+                        retry_budget=0,
+                    )
             await asyncio.sleep(SAMPLE_SECONDS)
 
     sampler = asyncio.create_task(sample())

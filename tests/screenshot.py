@@ -14,7 +14,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from proxy.page import HEADERS, CallerRow, Overview, RolloutRow, ScheduleRow, UpstreamRow, render
+from proxy.page import HEADERS, CallerRow, ConnectionsRow, Overview, RolloutRow, ScheduleRow, UpstreamRow, render
 from proxy.policy.deprecation import Brownout
 from proxy.policy.manufacturers import UNAUTHENTICATED, UNREGISTERED
 from proxy.policy.rollout import Override, Rollout, Step
@@ -52,6 +52,9 @@ V2 = UpstreamRow(
     last_failure=NOW - 5 * HOUR,
     active=3,
     idle=9,
+    limit=1_024,
+    retries=2,
+    breakers_open=0,
 )
 V1 = UpstreamRow(
     name="v1",
@@ -63,6 +66,9 @@ V1 = UpstreamRow(
     last_failure=None,
     active=5,
     idle=11,
+    limit=1_024,
+    retries=0,
+    breakers_open=0,
 )
 CONNECT = ScheduleRow(
     endpoint="connect_nox_user",
@@ -134,10 +140,12 @@ SAMPLE = Overview(
     started=NOW - 12 * DAY - 4 * HOUR,
     now=NOW,
     workers=2,
+    draining=0,
     ready=True,
     settings_read=NOW - 4 * DAY - HOUR,
     reload_failed=False,
     upstreams=(V1, V2),
+    connections=ConnectionsRow(open=214, limit=10_000, refused=0, timeouts=(("header", 61), ("body", 3))),
     schedules=(CONNECT,),
     rollouts=(CANARY,),
     callers=CALLERS,
@@ -149,7 +157,8 @@ EMPTY = replace(
     SAMPLE,
     started=NOW,
     settings_read=None,
-    upstreams=(replace(V2, health="untried", answered=0, failures=(), last_answer=None, last_failure=None),),
+    upstreams=(replace(V2, health="untried", answered=0, failures=(), last_answer=None, last_failure=None, retries=0),),
+    connections=ConnectionsRow(0, 0, 0, ()),
     schedules=(replace(CONNECT, deprecated_at=None, sunset_at=None, after_sunset="serve", next=None),),
     rollouts=(),
     callers=(),
@@ -157,10 +166,12 @@ EMPTY = replace(
 UNTOUCHED = RolloutRow("link_supplier", Rollout(v2_percent=0), 0, 0, (), (), ())
 TROUBLED = replace(
     SAMPLE,
+    draining=1,
     ready=False,
     reload_failed=True,
+    connections=ConnectionsRow(10**9, 10**9, 10**9, (("header", 10**9), ("body", 10**9))),
     upstreams=(
-        replace(V2, health="failing"),
+        replace(V2, health="failing", breakers_open=1, retries=10**9),
         *EMPTY.upstreams,
         replace(V2, name="v3", url="https://a.example/" + "x" * 99),
     ),

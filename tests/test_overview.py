@@ -3,7 +3,7 @@
 from proxy.contract.changes.connect_nox_user import connect_nox_user
 from proxy.contract.envelope import ErrorTranslator
 from proxy.overview import Overviews
-from proxy.page import CallerRow, RolloutRow
+from proxy.page import CallerRow, ConnectionsRow, RolloutRow
 from proxy.policy.deprecation import Deprecation
 from proxy.policy.manufacturers import Manufacturers
 from proxy.policy.rollout import Override, Rollout
@@ -91,6 +91,26 @@ def test_a_rollout_has_its_own_counts() -> None:
     )
     assert [row.name for row in counted.overviews.take().upstreams] == ["v1", "v2"]
     assert Counted(rules_of(), "v2").overviews.take().rollouts == ()
+
+
+def test_limits_and_what_they_held_back_are_of_all_workers() -> None:
+    counted = Counted(rules_of(), "v1", "v2")
+    for block in (0, 1):
+        counted.note(names.UPSTREAM_LIMIT, "v2", value=512, block=block)
+        counted.note(names.RETRIES, "v2", value=2, block=block)
+        counted.note(names.CALLERS, value=7, block=block)
+        counted.note(names.CALLERS_LIMIT, value=5_000, block=block)
+        counted.note(names.REFUSED, value=3, block=block)
+        counted.note(names.TIMEOUTS, "header", value=0, block=block)
+        counted.note(names.TIMEOUTS, "body", block=block)
+    counted.note(names.BREAKER_OPEN, "v2", block=1)
+    counted.note(names.DRAINING, block=1)
+    overview = counted.overviews.take()
+    v1, v2 = overview.upstreams
+    assert (v2.limit, v2.retries, v2.breakers_open) == (1_024, 4, 1)
+    assert (v1.limit, v1.retries, v1.breakers_open) == (0, 0, 0)
+    assert overview.connections == ConnectionsRow(open=14, limit=10_000, refused=6, timeouts=(("body", 2),))
+    assert overview.draining == 1
 
 
 def test_a_reload_changes_what_is_shown() -> None:

@@ -10,6 +10,7 @@ import pytest
 from proxy.page import (
     CONTENT_SECURITY_POLICY,
     CallerRow,
+    ConnectionsRow,
     Overview,
     RolloutRow,
     ScheduleRow,
@@ -25,7 +26,7 @@ from proxy.page import (
 )
 from proxy.policy.deprecation import Brownout
 from proxy.policy.rollout import Override, Rollout, Step
-from tests.screenshot import CANARY, CONNECT, DAY, EMPTY, NOW, SAMPLE, UNTOUCHED, at, caller
+from tests.screenshot import CANARY, CONNECT, DAY, EMPTY, NOW, SAMPLE, UNTOUCHED, V2, at, caller
 
 
 def words(overview: Overview) -> str:
@@ -123,7 +124,8 @@ def test_what_is_empty_is_said_in_words() -> None:
         "No sunset is set.",
         "Deprecated no date set Sunset no date set After sunset v1 calls are still answered Next brownout none planned",
         "untried",
-        "Answers 0 none yet Failures none",
+        "Answers 0 none yet Failures none Breaker closed Retries none",
+        "Open 0 Refused none Timed out none",
         "No manufacturer is listed, and nobody has called since the start.",
     ):
         assert sentence in said
@@ -179,7 +181,7 @@ def test_a_rollout_that_has_not_begun_is_said_too() -> None:
     quiet = words(replace(SAMPLE, rollouts=(UNTOUCHED,)))
     assert "Share seen no call yet Steps to come none planned Sticky by user Fallback never Forced choice" in quiet
     assert "Own settings none" in quiet
-    assert "link_supplier off Share v2 is not asked what v1 answers Manufacturers" in quiet
+    assert "link_supplier off Share v2 is not asked what v1 answers Upstreams" in quiet
     each = Rollout(sticky_by="none", falls_back=True, allow_header=True, shadow_percent=1)
     said = words(replace(SAMPLE, rollouts=(replace(UNTOUCHED, rollout=each),)))
     assert "Sticky by nothing: each call is drawn anew Fallback to v1 where v2 took nothing none yet" in said
@@ -238,6 +240,32 @@ def test_a_reload_is_said_where_it_is_known() -> None:
     failed = "could not be reloaded; the last good ones were read at 2026-11-19 08:30:00 UTC. The log says why."
     assert failed in words(replace(SAMPLE, reload_failed=True))
     assert "could not be reloaded. The log says why." in words(replace(EMPTY, reload_failed=True))
+
+
+@pytest.mark.parametrize(
+    ("workers", "is_open", "said"),
+    [
+        (1, 0, "Breaker closed Retries"),
+        (1, 1, "Breaker open nothing is sent but one trial at a time Retries"),
+        (3, 2, "Breaker open in 2 of 3 workers nothing is sent but one trial at a time Retries"),
+    ],
+)
+def test_where_a_breaker_is_open(workers: int, is_open: int, said: str) -> None:
+    upstream = replace(V2, breakers_open=is_open)
+    assert said in words(replace(SAMPLE, workers=workers, upstreams=(upstream,)))
+
+
+def test_what_is_limited_is_said_with_its_limit() -> None:
+    said = words(replace(SAMPLE, upstreams=(V2,), connections=ConnectionsRow(9_999, 10_000, 1_234, (("body", 3),))))
+    assert "Retries 2 Connections 3 active, 9 idle, of 1,024" in said
+    assert "Open 9,999 of 10,000 Refused 1,234 Timed out body 3" in said
+    silent = replace(V2, active=None, idle=None)
+    assert "Connections not known , of 1,024" in words(replace(SAMPLE, upstreams=(silent,)))
+
+
+def test_workers_that_drain_are_told() -> None:
+    assert "2 workers settings" in words(SAMPLE)
+    assert "2 workers, 1 draining settings" in words(replace(SAMPLE, draining=1))
 
 
 def test_the_policy_names_what_stands_inline_and_nothing_else() -> None:

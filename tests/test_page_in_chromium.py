@@ -163,7 +163,14 @@ def test_it_says_what_it_is_to_who_does_not_see_it(visit: Visitor, sample: Serve
     assert page.locator("html").get_attribute("lang") == "en"
     expect(page).to_have_title("ready · nox-proxy")
     assert page.get_by_role("heading", level=1).all_inner_texts() == ["nox-proxy 0.1.0"]
-    for name in ("Deprecation schedule", "Rollout of v2", "Upstreams", "Shadow", "Manufacturers"):
+    for name in (
+        "Deprecation schedule",
+        "Rollout of v2",
+        "Upstreams",
+        "Callers' connections",
+        "Shadow",
+        "Manufacturers",
+    ):
         expect(page.get_by_role("region", name=name)).to_have_count(1)
     table = page.get_by_role("table", name="Manufacturers")
     expect(table.get_by_role("columnheader")).to_have_count(7)
@@ -381,7 +388,8 @@ def test_the_figures_of_a_known_load(busy: Proxy, visit: Visitor) -> None:
     )
     upstreams = page.get_by_role("region", name="Upstreams")
     expect(upstreams).to_contain_text("v2 answering")
-    expect(upstreams).to_contain_text("Answers 6 last", use_inner_text=True)
+    for text in ("Answers 6 last", "Breaker closed Retries none Connections", "idle, of 512"):
+        expect(upstreams).to_contain_text(text, use_inner_text=True)
     expect(page.locator("#state")).to_have_text("ready")
 
 

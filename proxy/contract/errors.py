@@ -4,6 +4,8 @@
     ├── CallerError                                                           http_request_error
     │   ├── MalformedMessage            400     bad_request
     │   ├── HeadersTooLarge             431     request_header_fields_too_large
+    │   ├── RequestTimeout              408     request_timeout
+    │   ├── TooManyConnections          503     too_many_connections          connection_limit_reached
     │   ├── NotFound                    404     not_found
     │   ├── AmbiguousPath               400     ambiguous_path
     │   ├── MethodNotAllowed            405     method_not_allowed
@@ -27,6 +29,7 @@
     │   ├── UpstreamTimeout             504     upstream_timeout              http_response_timeout
     │   │   └── UpstreamConnectTimeout          upstream_timeout              connection_timeout
     │   └── UpstreamOverloaded          503     upstream_overloaded           connection_limit_reached
+    │       └── BreakerOpen                     upstream_overloaded           destination_unavailable
     ├── ProxyLoopDetected               502     proxy_loop_detected           proxy_loop_detected
     ├── ShuttingDown                    503     service_unavailable           proxy_internal_error
     └── InternalError                   500     internal_server_error         proxy_internal_error
@@ -75,6 +78,19 @@ class HeadersTooLarge(CallerError):
 
     status, error_code = 431, "request_header_fields_too_large"
     text, closes = "Request header fields too large", True
+
+
+class RequestTimeout(CallerError):
+    """The head was not whole within `header_timeout`, or the body within `body_timeout` (RFC 9110, section 15.5.9)."""
+
+    status, error_code, text, closes = 408, "request_timeout", "Request was not whole in time", True
+
+
+class TooManyConnections(CallerError):
+    """This connection is one more than `max_connections`."""
+
+    status, error_code, text, closes = 503, "too_many_connections", "Too many connections, try again later", True
+    reason, fields = "connection_limit_reached", ((b"retry-after", b"1"),)
 
 
 class NotFound(CallerError):

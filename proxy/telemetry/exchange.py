@@ -23,6 +23,8 @@ class Attempt:
     status: int | None = None
     failure: str | None = None
     drifted: bool = False
+    is_retry: bool = False
+    """The connect failed at first, and was tried again."""
 
 
 @dataclass(slots=True)

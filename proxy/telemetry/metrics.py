@@ -1,6 +1,7 @@
 """What one request adds to the series."""
 
 from bisect import bisect_left
+from typing import Literal
 
 from proxy.rules import Rules
 from proxy.telemetry import series as names
@@ -22,6 +23,10 @@ class Metrics:
         self._upstream_durations = _Places(block, names.UPSTREAM_DURATIONS)
         self._failures = _Places(block, names.FAILURES)
         self._connections = _Places(block, names.CONNECTIONS)
+        self._upstream_limit = _Places(block, names.UPSTREAM_LIMIT)
+        self._breaker_open = _Places(block, names.BREAKER_OPEN)
+        self._retries = _Places(block, names.RETRIES)
+        self._retry_budget = _Places(block, names.RETRY_BUDGET)
         self._drift = _Places(block, names.DRIFT)
         self._last_seen = _Places(block, names.LAST_SEEN)
         self._schemes = _Places(block, names.SCHEMES)
@@ -31,7 +36,14 @@ class Metrics:
         self._fallbacks = _Places(block, names.FALLBACKS)
         self._shadow = _Places(block, names.SHADOW)
         self._shadow_mismatches = _Places(block, names.SHADOW_MISMATCHES)
+        self._timeouts = _Places(block, names.TIMEOUTS)
+        for kind in ("header", "body"):
+            _ = self._timeouts[kind,]
         self._in_progress = block.place((names.IN_PROGRESS.name, ()))
+        self._callers = block.place((names.CALLERS.name, ()))
+        self._callers_limit = block.place((names.CALLERS_LIMIT.name, ()))
+        self._refused = block.place((names.REFUSED.name, ()))
+        self._draining = block.place((names.DRAINING.name, ()))
         self._ready = block.place((names.READY.name, ()))
         forget_running(block)
 
@@ -63,10 +75,40 @@ class Metrics:
         for attempt in exchange.attempts:
             self._finish_attempt(attempt, now)
 
-    def sample(self, upstream: str, active: int, idle: int) -> None:
-        """Notes an upstream's connections."""
-        self._cells[self._connections[upstream, "active"]] = active
-        self._cells[self._connections[upstream, "idle"]] = idle
+    def sample_upstream(
+        self, name: str, *, active: int | None, idle: int | None, limit: int, breaker_open: bool, retry_budget: int
+    ) -> None:
+        """Notes how an upstream stands. `active` and `idle` are None where its transport does not say.
+
+        Its retries show a 0 from the first time on.
+        """
+        for state, connections in (("active", active), ("idle", idle)):
+            if connections is not None:
+                self._cells[self._connections[name, state]] = connections
+        self._cells[self._upstream_limit[name,]] = limit
+        self._cells[self._breaker_open[name,]] = breaker_open
+        self._cells[self._retry_budget[name,]] = retry_budget
+        _ = self._retries[name,]
+
+    def sample_callers(self, open_: int) -> None:
+        """Notes callers' connections."""
+        self._cells[self._callers] = open_
+
+    def limit_callers(self, n: int) -> None:
+        """Notes how many callers' connections this worker takes at most."""
+        self._cells[self._callers_limit] = n
+
+    def refuse_connection(self) -> None:
+        """A caller's connection was one too many."""
+        self._cells[self._refused] += 1
+
+    def time_out(self, kind: Literal["header", "body"]) -> None:
+        """A request was not whole in time."""
+        self._cells[self._timeouts[kind,]] += 1
+
+    def draining(self, is_draining: bool) -> None:
+        """Notes whether this worker drains."""
+        self._cells[self._draining] = is_draining
 
     def ready(self, is_ready: bool) -> None:
         """Notes whether this worker takes requests."""
@@ -82,6 +124,8 @@ class Metrics:
     def _finish_attempt(self, attempt: Attempt, now: float) -> None:
         upstream = attempt.upstream
         self._observe(self._upstream_durations[upstream,], attempt.seconds)
+        if attempt.is_retry:
+            self._cells[self._retries[upstream,]] += 1
         if attempt.failure:
             self._cells[self._failures[upstream, attempt.failure]] += 1
             self._cells[self._last_failure[upstream,]] = now

@@ -77,6 +77,23 @@ SHADOW = Series(
 SHADOW_MISMATCHES = Series(
     "nox_proxy_shadow_mismatches_total", "counter", "Fields in which the two answers differ.", ("endpoint", "field")
 )
+BREAKER_OPEN = Series(
+    "nox_proxy_breaker_open", "gauge", "Workers that send an upstream no calls, or one trial.", ("upstream",)
+)
+RETRIES = Series("nox_proxy_upstream_retries_total", "counter", "Connects that were tried again.", ("upstream",))
+RETRY_BUDGET = Series(
+    "nox_proxy_upstream_retry_budget", "gauge", "Connects that may be tried again now.", ("upstream",)
+)
+UPSTREAM_LIMIT = Series(
+    "nox_proxy_upstream_connections_limit", "gauge", "Connections that may be open at most.", ("upstream",)
+)
+CALLERS = Series("nox_proxy_connections", "gauge", "Callers' open connections, looked at each second.")
+CALLERS_LIMIT = Series("nox_proxy_connections_limit", "gauge", "Callers' connections that may be open at most.")
+REFUSED = Series("nox_proxy_connections_refused_total", "counter", "Callers' connections beyond the limit.")
+TIMEOUTS = Series(
+    "nox_proxy_caller_timeouts_total", "counter", "Requests that were not whole in time, by what was not.", ("kind",)
+)
+DRAINING = Series("nox_proxy_draining", "gauge", "Workers that drain.")
 READY = Series("ready_workers", "gauge", "Workers that take requests.")
 RELOAD_OK = Series("nox_proxy_config_last_reload_successful", "gauge", "Whether the settings last read were good.")
 RELOAD_AT = Series(
@@ -101,6 +118,15 @@ WORKERS = (
     FALLBACKS,
     SHADOW,
     SHADOW_MISMATCHES,
+    BREAKER_OPEN,
+    RETRIES,
+    RETRY_BUDGET,
+    UPSTREAM_LIMIT,
+    CALLERS,
+    CALLERS_LIMIT,
+    REFUSED,
+    TIMEOUTS,
+    DRAINING,
     READY,
     RELOAD_OK,
     RELOAD_AT,

@@ -34,6 +34,7 @@ def past(now: int) -> Iterator[str]:
     yield line(_LAST_SEEN, {**JOB, **ENDPOINT, "manufacturer": "borealis"}, now - 20 * DAY, now - 20 * DAY)
     yield from _returning(now)
     yield from _other_jobs(now)
+    yield from _strained(now)
 
 
 def _falling(now: int) -> Iterator[str]:
@@ -82,3 +83,24 @@ def _other_jobs(now: int) -> Iterator[str]:
         yield line(_ERRORS, deaf, time, failures)
     yield line("nox_proxy_build_info", {"job": "gone", "instance": "gone", "version": "0"}, now - 2 * HOUR, 1)
     yield line("up", {"job": "gone", "instance": "gone"}, now, 0)
+
+
+def _strained(now: int) -> Iterator[str]:
+    """A proxy at each of its limits, that turns callers away and does not end. Holds for 4 minutes from now on."""
+    place = {"job": "strained", "instance": "strained"}
+    v2 = {**place, "upstream": "v2"}
+    for metric, labels in (
+        ("nox_proxy_upstream_failures_total", {**v2, "reason": "breaker_open"}),
+        ("nox_proxy_connections_refused_total", place),
+        ("nox_proxy_caller_timeouts_total", {**place, "kind": "header"}),
+    ):
+        yield line(metric, labels, now - MINUTE, 0)
+        yield line(metric, labels, now, 200)
+    for metric, labels in (
+        ("nox_proxy_connections", place),
+        ("nox_proxy_upstream_connections", {**v2, "state": "active"}),
+        ("nox_proxy_draining", place),
+    ):
+        yield line(metric, labels, now, 9)
+    for metric, labels in (("nox_proxy_connections_limit", place), ("nox_proxy_upstream_connections_limit", v2)):
+        yield line(metric, labels, now, 10)

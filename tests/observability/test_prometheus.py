@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import promql_parser
 import pytest
 
+from proxy.setting_sections import V2Settings
 from tests.observability.board_rules import Json, queries, variables
 from tests.observability.canary import SHARE, Canary
+from tests.observability.exported import EXPORTED
 from tests.observability.past import NAME, RATES, SLOT, past
 from tests.observability.prometheus import Prometheus, backfill
 from tests.observability.test_boards import BOARDS
@@ -73,6 +75,20 @@ def test_the_table_counts_first_calls_too(world: World) -> None:
 def test_every_target_is_up(world: World) -> None:
     targets = world.prometheus.get("targets")["activeTargets"]
     assert [(target["health"], target["lastError"]) for target in targets] == [("up", "")] * 3
+
+
+def test_every_series_is_there(world: World) -> None:
+    """Those of the breaker, the retries and the limits too, though nothing came of them."""
+    ours = f'{{instance=~"{world.proxy.admin}|{world.canary.proxy.admin}"}}'
+    names = set(world.prometheus.get("label/__name__/values", **{"match[]": ours}))
+    assert {its.name + ("_bucket" if its.kind == "histogram" else "") for its in EXPORTED} <= names
+
+
+def test_what_two_workers_may_have_open_adds_up_though_one_was_killed(world: World) -> None:
+    limit = f'nox_proxy_upstream_connections_limit{{instance="{world.proxy.admin}"}}'
+    assert eventually(
+        lambda: world.prometheus.numbers(limit, "upstream") == {("v2",): 2 * V2Settings().max_connections}
+    )
 
 
 def test_prometheus_is_given_openmetrics_and_reads_the_text_format_too(world: World) -> None:

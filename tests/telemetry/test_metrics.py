@@ -16,6 +16,21 @@ KEY = Credential(b"k", "authorization", digest(b"k"))
 ENDPOINT = "connect_nox_user"
 
 
+IDLE_WORKER = [
+    "nox_proxy_connections 0.0",
+    "nox_proxy_connections_limit 0.0",
+    "nox_proxy_connections_refused_total 0.0",
+    'nox_proxy_caller_timeouts_total{kind="header"} 0.0',
+    'nox_proxy_caller_timeouts_total{kind="body"} 0.0',
+    "nox_proxy_draining 0.0",
+]
+"""What shows from the start."""
+
+
+def sample_v2(metrics: Metrics, active: int | None = 2, idle: int | None = 3, *, breaker_open: bool = False) -> None:
+    metrics.sample_upstream("v2", active=active, idle=idle, limit=8, breaker_open=breaker_open, retry_budget=5)
+
+
 def exchange(**fields: object) -> Exchange:
     """A call of acme's that v2 answered, but for `fields`."""
     made = Exchange(b"id-1", endpoint=ENDPOINT, credential=KEY, listed="acme", attempts=[Attempt("v2", 0.5, 201)])
@@ -55,6 +70,7 @@ def test_the_series_of_one_call() -> None:
             'nox_proxy_brownout_active{endpoint="connect_nox_user"} 0.0',
             'nox_proxy_rollout_v2_ratio{endpoint="connect_nox_user"} 1.0',
             f'nox_proxy_build_info{{version="{__version__}"}} 1.0',
+            *IDLE_WORKER,
         ]
     )
 
@@ -75,10 +91,19 @@ def test_several_workers_add_up_but_the_latest_call_is_one() -> None:
         metrics.begin()
         metrics.begin()
         metrics.finish(exchange(), seconds=0.2, now=now)
-        metrics.sample("v2", 2, 3)
+        sample_v2(metrics, breaker_open=block is first)
+        metrics.limit_callers(50)
+        metrics.sample_callers(7)
+        metrics.draining(block is second)
     samples = exposed(first, second)
     assert "nox_proxy_requests_in_progress 2.0" in samples
     assert 'nox_proxy_upstream_connections{state="idle",upstream="v2"} 6.0' in samples
+    assert 'nox_proxy_upstream_connections_limit{upstream="v2"} 16.0' in samples
+    assert 'nox_proxy_breaker_open{upstream="v2"} 1.0' in samples
+    assert 'nox_proxy_upstream_retry_budget{upstream="v2"} 10.0' in samples
+    assert "nox_proxy_connections 14.0" in samples
+    assert "nox_proxy_connections_limit 100.0" in samples
+    assert "nox_proxy_draining 1.0" in samples
     assert 'nox_proxy_request_duration_seconds_count{endpoint="connect_nox_user",upstream="v2"} 2.0' in samples
     assert (
         'nox_proxy_legacy_last_seen_timestamp_seconds{endpoint="connect_nox_user",manufacturer="acme"} 20.0' in samples
@@ -92,7 +117,12 @@ def test_a_successor_keeps_the_counts_and_forgets_what_was_going_on() -> None:
     killed.begin()
     killed.finish(exchange(), seconds=0.2, now=1.0)
     killed.begin()
-    killed.sample("v2", 1, 0)
+    sample_v2(killed, 1, 0, breaker_open=True)
+    killed.limit_callers(50)
+    killed.sample_callers(7)
+    killed.refuse_connection()
+    killed.time_out("header")
+    killed.draining(True)
     successor = Metrics(block)
     assert not Scrape([block], rules_of(), lambda: 0.0).is_ready()
     successor.begin()
@@ -102,8 +132,42 @@ def test_a_successor_keeps_the_counts_and_forgets_what_was_going_on() -> None:
         'nox_proxy_requests_total{endpoint="connect_nox_user",manufacturer="acme",status="201",upstream="v2"} 2.0'
         in samples
     )
-    assert "nox_proxy_requests_in_progress 0.0" in samples
-    assert 'nox_proxy_upstream_connections{state="active",upstream="v2"} 0.0' in samples
+    assert "nox_proxy_connections_refused_total 1.0" in samples
+    assert 'nox_proxy_caller_timeouts_total{kind="header"} 1.0' in samples
+    for gauge in (
+        "requests_in_progress",
+        'upstream_connections{state="active",upstream="v2"}',
+        'upstream_connections_limit{upstream="v2"}',
+        'upstream_retry_budget{upstream="v2"}',
+        'breaker_open{upstream="v2"}',
+        "connections",
+        "connections_limit",
+        "draining",
+    ):
+        assert f"nox_proxy_{gauge} 0.0" in samples
+
+
+def test_retries_show_a_zero_before_the_first() -> None:
+    block = Block()
+    metrics = Metrics(block)
+    sample_v2(metrics)
+    assert 'nox_proxy_upstream_retries_total{upstream="v2"} 0.0' in exposed(block)
+    for attempt in (Attempt("v2", 0.1, 201, is_retry=True), Attempt("v2", 0.1, 201)):
+        metrics.begin()
+        metrics.finish(exchange(attempts=[attempt]), seconds=0.3, now=1.0)
+    assert 'nox_proxy_upstream_retries_total{upstream="v2"} 1.0' in exposed(block)
+
+
+def test_a_transport_that_does_not_tell_its_connections_has_a_limit_still() -> None:
+    block = Block()
+    sample_v2(Metrics(block), None, None)
+    upstreams = [line for line in exposed(block) if 'upstream="v2"' in line]
+    assert sorted(upstreams) == [
+        'nox_proxy_breaker_open{upstream="v2"} 0.0',
+        'nox_proxy_upstream_connections_limit{upstream="v2"} 8.0',
+        'nox_proxy_upstream_retries_total{upstream="v2"} 0.0',
+        'nox_proxy_upstream_retry_budget{upstream="v2"} 5.0',
+    ]
 
 
 def test_a_schedule_as_it_stands_at_each_moment() -> None:
