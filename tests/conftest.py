@@ -1,4 +1,4 @@
-"""Shared fixtures: one simulated v1, one v2, and one proxy in front of the latter for the whole run."""
+"""Shared fixtures: one simulated v1, one v2, and one proxy in front of the latter in each process of the run."""
 
 import os
 import shutil
@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.processes import Proxy, Simulator
+from tests.processes import Proxy, Simulator, proxies
+from tests.told import told
 from tests.two_upstreams import Upstreams
 
 
@@ -16,9 +17,11 @@ def pytest_configure() -> None:
         del os.environ[name]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is said of the whole run comes last."""
-    items.sort(key=lambda item: item.path.name == "test_secrets.py")
+@pytest.fixture(scope="session", autouse=True)
+def _secrets_are_kept() -> Iterator[None]:
+    """In each process of the run, at its very end: what is set up first is taken down last."""
+    yield
+    assert told(proxies) == []
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ DEADLINE = 20.0
 
 
 proxies: "list[Proxy]" = []
-"""Every proxy that was started; `tests/test_secrets.py` reads what they said at the end."""
+"""Every proxy that was started; `tests/conftest.py` looks through what they said at the end."""
 
 
 class Reply(NamedTuple):
