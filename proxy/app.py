@@ -42,7 +42,8 @@ def admin_app(scrape: Scrape, overviews: Overviews) -> Starlette:
     exposition = Exposition()
 
     async def page(_: StarletteRequest) -> StarletteResponse:
-        return StarletteResponse(render(overviews.take()), headers=HEADERS)
+        # Not on the loop, which may answer callers too: the first look compiles the template.
+        return StarletteResponse(await asyncio.to_thread(render, overviews.take()), headers=HEADERS)
 
     async def metrics(request: StarletteRequest) -> StarletteResponse:
         body, content_type = exposition.write(scrape.values(), request.headers.get("accept", ""))

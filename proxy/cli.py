@@ -1,4 +1,7 @@
-"""The command line: serve, demo, simulate, check, verify, hash-key."""
+"""The command line: serve, demo, simulate, check, verify, hash-key.
+
+Each command imports what it needs itself: to import all takes longer than most of them run.
+"""
 
 import os
 import sys
@@ -13,8 +16,7 @@ from proxy import __version__
 from proxy.cli_demo import demo
 from proxy.cli_verify import verify
 from proxy.policy.credentials import digest
-from proxy.settings import Settings, SettingsFault, load
-from proxy.wire.headers import authority
+from proxy.wire.address import authority
 
 app = typer.Typer(
     add_completion=False,
@@ -66,6 +68,7 @@ def serve(config: Config = None) -> None:
     Exit status 0 after a drain, 2 where the settings are at fault or an address is taken.
     """
     from proxy.serve import serve as run
+    from proxy.settings import SettingsFault
 
     try:
         run(config)
@@ -82,8 +85,12 @@ def check(config: Config = None) -> None:
     Prints a line a fault and exits with status 2, or says what the settings mean and exits with 0.
     """
     from proxy.serve import warnings
+    from proxy.settings import SettingsFault, load
 
-    settings = _settings(config)
+    try:
+        settings = load(config)
+    except SettingsFault as fault:
+        _fail(*fault.lines)
     urls = " and ".join(settings.upstreams.urls.values())
     print(f"settings are valid: {authority(*settings.listen)} sends to {urls}")
     for warning in warnings(settings):
@@ -142,10 +149,10 @@ def simulate(
 
     What --record writes is described in proxy/simulator/recording.py. A new file is for its owner alone.
     """
-    from proxy.setting_types import parse_address
     from proxy.simulator.faults import parse_fault
     from proxy.simulator.run import simulate as run
     from proxy.simulator.services import DEMO_KEY, V1Service, V2Service
+    from proxy.wire.address import parse_address
 
     try:
         address = parse_address(listen)
@@ -159,13 +166,6 @@ def simulate(
         run(service, *address, record)
     except OSError as error:
         _fail(f"cannot start: {error.strerror or error}")
-
-
-def _settings(config: Path | None) -> Settings:
-    try:
-        return load(config)
-    except SettingsFault as fault:
-        _fail(*fault.lines)
 
 
 def _fail(*lines: str) -> NoReturn:

@@ -7,15 +7,17 @@ document, and the Content-Security-Policy names them by their SHA-256. Time is a
 from base64 import b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import TYPE_CHECKING, Literal
 
 from proxy.policy.deprecation import Brownout
 from proxy.policy.manufacturers import UNAUTHENTICATED, UNREGISTERED
 from proxy.policy.rollout import Override, Rollout
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _HERE = Path(__file__).parent
 _STYLE = (_HERE / "page.css").read_text("utf-8")
@@ -217,7 +219,7 @@ class Overview:
 
 def render(overview: Overview) -> bytes:
     """The page."""
-    return _template.render(page=overview, now=overview.now).encode()
+    return _template().render(page=overview, now=overview.now).encode()
 
 
 def span(seconds: float) -> str:
@@ -276,7 +278,11 @@ def _utc(at: float) -> datetime:
     return datetime.fromtimestamp(at, UTC)
 
 
-def _environment() -> Environment:
+@cache
+def _template() -> "Template":
+    """Made at the first look: it takes longer than all the rest of a start's own work."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -289,7 +295,4 @@ def _environment() -> Environment:
         "percent": "{:g} %".format,
     }
     environment.globals |= {"style": _STYLE, "script": _SCRIPT}
-    return environment
-
-
-_template = _environment().get_template("page.html")
+    return environment.get_template("page.html")

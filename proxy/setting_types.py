@@ -4,32 +4,15 @@ import re
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 from proxy.policy.manufacturers import UNAUTHENTICATED, UNREGISTERED
+from proxy.wire.address import Address, parse_address
 from proxy.wire.transport import check_url, tls_context
-
-
-class Address(NamedTuple):
-    """Where to listen. Port 0 takes a free one."""
-
-    host: str
-    port: int
-
-
-def parse_address(value: object) -> Address:
-    """`host:port`, an IPv6 host in brackets. Raises ValueError."""
-    if isinstance(value, Address):
-        return value
-    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+)):(\d{1,5})", str(value), re.ASCII)
-    if found is None or int(found[3]) > 65_535:
-        raise ValueError('an address is "host:port", with an IPv6 host in brackets')
-    return Address(found[1] or found[2], int(found[3]))
-
 
 _URI = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
 """RFC 3986, section 2: what may stand in a Link header too."""

@@ -23,7 +23,8 @@ from proxy.policy.deprecation import Deprecation
 from proxy.policy.manufacturers import UNREGISTERED
 from proxy.policy.rollout import Override, Rollout
 from proxy.setting_sections import Changes, ChangeSettings, ManufacturerSettings, Upstreams
-from proxy.setting_types import Address, AddressText, Count, Name, Seconds, Switch, TrustedProxies, Variable
+from proxy.setting_types import AddressText, Count, Name, Seconds, Switch, TrustedProxies, Variable
+from proxy.wire.address import Address
 from proxy.wire.headers import Networks
 
 PREFIX = "NOX_PROXY_"

@@ -16,9 +16,16 @@ def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, input=given, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
 
 
-@pytest.mark.parametrize("command", ["serve", "demo", "simulate", "check", "verify", "hash-key"])
+COMMANDS = ["serve", "demo", "simulate", "check", "verify", "hash-key"]
+
+
+def test_help_lists_the_commands() -> None:
+    shown = run("--help").stdout
+    assert [command for command in COMMANDS if command not in shown] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(command: str) -> None:
-    assert command in run("--help").stdout
     shown = run(command, "--help")
     assert shown.returncode == 0
     assert len(shown.stdout.splitlines()) > 8
@@ -26,6 +33,14 @@ def test_each_command_has_help(command: str) -> None:
 
 def test_version() -> None:
     assert run("--version").stdout == f"nox-proxy {__version__}\n"
+
+
+def test_a_command_loads_what_it_needs_alone() -> None:
+    """All of it takes longer than most commands run."""
+    loaded = "import sys, proxy.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "typer" in done.stdout.split()
+    assert not {"httpx", "jinja2", "prometheus_client", "pydantic", "starlette", "uvicorn"} & {*done.stdout.split()}
 
 
 def test_check_says_what_the_settings_mean(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pydantic import BaseModel
 
 from proxy.contract.changes import CHANGES
 from proxy.setting_sections import UpstreamSettings
-from proxy.setting_types import Address
 from proxy.settings import Settings, SettingsFault, load, load_text, read_file
+from proxy.wire.address import Address
 
 CHANGE = CHANGES[0]
 A = "ab" * 32

@@ -232,11 +232,6 @@ def _connection_options(fields: Fields) -> set[bytes]:
     return {name.strip() for name in b",".join(fields.get(b"connection", ())).lower().split(b",")}
 
 
-def authority(host: str, port: int) -> str:
-    """`host:port`, an IPv6 host in brackets (RFC 3986, section 3.2.2)."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def proxy_status(reason: str) -> Field:
     """RFC 9209: why the answer is ours and not the upstream's."""
     return b"proxy-status", PSEUDONYM + b"; error=" + reason.encode()

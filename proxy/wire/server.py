@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn
 
-from proxy.wire.headers import authority
+from proxy.wire.address import authority
 from proxy.wire.protocol import Refuse, ServerProtocol, refuse_plainly
 
 OPERATORS = (signal.SIGTERM, signal.SIGINT)
