@@ -7,16 +7,20 @@ import asyncio
 import contextlib
 import datetime
 import functools
+import ipaddress
 import os
 import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, ParamSpec
+from typing import Any, Literal, NamedTuple, ParamSpec, get_args
 
 import trustme
 import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 P = ParamSpec("P")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -283,7 +287,8 @@ def unused_port() -> int:
 
 # TLS
 
-TlsFault = Literal["untrusted", "wrong_host", "expired"]
+TlsFault = Literal["untrusted", "self_signed", "wrong_host", "expired"]
+TLS_FAULTS: tuple[TlsFault, ...] = get_args(TlsFault)
 
 
 class Authority:
@@ -310,9 +315,26 @@ class Authority:
         until = datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC) if fault == "expired" else None
         since = until and until - datetime.timedelta(1)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        ca.issue_cert(*names, not_before=since, not_after=until).configure_cert(context)
+        signed = ca.issue_cert(*names, not_before=since, not_after=until)
+        (_self_signed() if fault == "self_signed" else signed).configure_cert(context)
         context.sni_callback = lambda _, name, __: self.asked.append(name)
         return context
+
+
+def _self_signed() -> trustme.LeafCert:
+    """For localhost and 127.0.0.1, by nobody's word but its own."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    itself = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    names: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(1)
+    certificate = (
+        x509.CertificateBuilder(itself, itself, key.public_key(), x509.random_serial_number(), now - day, now + day)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return trustme.LeafCert(secret, certificate.public_bytes(pem), [])
 
 
 async def answer_in_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -19,6 +19,7 @@ from tests.wire.servers import (
     BOTH,
     OK,
     OURS,
+    TLS_FAULTS,
     Authority,
     End,
     Handler,
@@ -422,7 +423,7 @@ async def test_tls_answer_by_close(way: Way, authority: Authority) -> None:
         assert (await calls.get(server.url)).content == b"x" * 100_000
 
 
-@pytest.mark.parametrize("fault", ["untrusted", "wrong_host", "expired"])
+@pytest.mark.parametrize("fault", TLS_FAULTS)
 @asynchronous
 async def test_tls_not_verified(way: Way, fault: TlsFault, authority: Authority) -> None:
     """Nothing is sent, and no slot is lost."""

@@ -28,6 +28,7 @@ from proxy.wire.upstream import Upstream, fault_of, open_sender
 from tests.wire.servers import (
     BOTH,
     OK,
+    TLS_FAULTS,
     Authority,
     End,
     Handler,
@@ -235,7 +236,7 @@ async def test_name_that_cannot_be_looked_up(way: Way, ca_file: str) -> None:
             await call(one)
 
 
-@pytest.mark.parametrize("fault", ["untrusted", "wrong_host", "expired"])
+@pytest.mark.parametrize("fault", TLS_FAULTS)
 @asynchronous
 async def test_tls_not_verified(way: Way, fault: TlsFault, authority: Authority, ca_file: str) -> None:
     """The key is not sent."""
