@@ -13,6 +13,7 @@ from typing import NamedTuple
 import httpx
 
 from proxy.wire.connection import Answer, Connection
+from proxy.wire.resolver import Resolver
 
 
 class Origin(NamedTuple):
@@ -48,9 +49,10 @@ class Connections(NamedTuple):
 class Pool:
     """Connections by origin. `tls` verifies certificates; there is no way to turn that off."""
 
-    def __init__(self, limits: Limits, tls: ssl.SSLContext) -> None:
+    def __init__(self, limits: Limits, tls: ssl.SSLContext, resolver: Resolver | None = None) -> None:
         self.limits = limits
         self._tls = tls
+        self._resolver = resolver or Resolver()
         self._lanes: dict[Origin, _Lane] = {}
 
     async def exchange(
@@ -95,17 +97,10 @@ class Pool:
 
     async def _connect(self, origin: Origin, limits: Limits, deadline: float) -> Connection:
         loop = asyncio.get_running_loop()
-        secure = origin.scheme == "https"
         connection = Connection(limits.max_response_bytes)
         try:
             async with asyncio.timeout_at(min(loop.time() + limits.connect_timeout, deadline)):
-                await loop.create_connection(
-                    lambda: connection,
-                    origin.host,
-                    origin.port,
-                    ssl=self._tls if secure else None,
-                    server_hostname=origin.host if secure else None,
-                )
+                await self._reach(origin, connection)
         except TimeoutError as error:
             raise httpx.ConnectTimeout("no connection in time") from error
         except (OSError, UnicodeError) as error:  # ssl.SSLError and socket.gaierror are among them
@@ -114,6 +109,24 @@ class Pool:
             connection.close()  # it may have been made in the same moment
             raise
         return connection
+
+    async def _reach(self, origin: Origin, connection: Connection) -> None:
+        """To the first of the host's addresses that takes a connection."""
+        secure = origin.scheme == "https"
+        addresses = await self._resolver.addresses(origin.host, origin.port)
+        for place, address in enumerate(addresses, 1):
+            try:
+                await asyncio.get_running_loop().create_connection(
+                    lambda: connection,
+                    address,
+                    origin.port,
+                    ssl=self._tls if secure else None,
+                    server_hostname=origin.host if secure else None,
+                )
+                return
+            except OSError as error:
+                if place == len(addresses) or isinstance(error, ssl.SSLError):
+                    raise
 
 
 class _Lane:
