@@ -43,6 +43,7 @@ class Connection(asyncio.Protocol):
     _status: int
     _fields: list[Field]
     _pieces: list[bytes]
+    """Let go with the answer or its failure: a connection may stay for long, idle or as garbage."""
     _body_bytes: int
     _head_done: bool
     _delimited: bool
@@ -95,6 +96,7 @@ class Connection(asyncio.Protocol):
         """Gives the connection up, whatever is under way on it."""
         self._reusable = False
         self._waiter = None
+        self._pieces = []
         if self._transport is not None:
             self._transport.abort()
 
@@ -211,10 +213,12 @@ class Connection(asyncio.Protocol):
         if unfinished or not self._keep_alive or not _ends_with_answer(data, self._pieces, self._chunked):
             self._reusable = False
         waiter.set_result(Answer(self._status, tuple(self._fields), b"".join(self._pieces)))
+        self._pieces = []
 
     def _fail(self, error: httpx.TransportError) -> None:
         waiter, self._waiter = self._waiter, None
         self._reusable = False
+        self._pieces = []
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
         if self._transport is not None:

@@ -5,8 +5,10 @@ It is long for the ways in which a connection may end or go wrong, each a script
 
 import asyncio
 import contextlib
+import gc
 import random
 import ssl
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -390,6 +392,36 @@ async def test_tls_cut_off(way: Way, authority: Authority) -> None:
 
 
 # What is left over
+
+MILLION = 1_000_000
+READ = {
+    "answered": (Scripted(with_length(MILLION)), None),
+    "too large": (Scripted(with_length(2 * MILLION)), ResponseTooLarge),
+    "broken off": (Scripted(with_length(MILLION)[:-1], end="close"), Disconnected),
+    "not in time": (Scripted(with_length(MILLION)[:-1], end="hold"), httpx.ReadTimeout),
+}
+
+
+@pytest.mark.parametrize(("script", "error"), READ.values(), ids=READ)
+@asynchronous
+async def test_what_was_read_goes_with_its_exchange(
+    way: Way, script: Scripted, error: type[httpx.TransportError] | None
+) -> None:
+    """Whatever becomes of the connection: it may be kept, or wait for the collector with what refers to it."""
+    timeout = 0.2 if error is httpx.ReadTimeout else 2.0
+    async with serve(script) as server, open_pool(timeout=timeout, max_response_bytes=MILLION) as pool:
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(3):
+                with pytest.raises(error) if error else contextlib.nullcontext():
+                    await pool.exchange(at(server), GET)
+            await turn()
+            held, _most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert held < MILLION / 2
 
 
 def open_files() -> int:
