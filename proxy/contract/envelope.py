@@ -106,9 +106,12 @@ _V2_ERROR = TolerantDecoder(V2Error)
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    words = (part.strip() for part in text.split("…"))
-    parts = (rf"(?<!\w){re.escape(part)}(?!\w)" if part else "" for part in words)
-    return re.compile(".*".join(parts), re.IGNORECASE | re.DOTALL)
+    """Each gap but the last ends for good where the next words first stand: no text is to be tried in many ways."""
+    parts = (part.strip() for part in text.split("…"))
+    first, *others = [rf"(?<!\w){re.escape(part)}(?!\w)" if part else "" for part in parts]
+    between = "".join(rf"(?>.*?{words})" for words in others[:-1])
+    last = "".join(rf".*{words}" for words in others[-1:])
+    return re.compile(first + between + last, re.IGNORECASE | re.DOTALL)
 
 
 def _code_of(status: int) -> str:

@@ -1,6 +1,7 @@
 """v1's envelopes byte for byte, and the error_code table."""
 
 import json
+from time import process_time
 
 import pytest
 
@@ -50,6 +51,36 @@ def test_rows_of_the_settings_come_first() -> None:
     assert errors.to_v1(401, b'{"error": "invalid api key"}').error_code == "bad_key"
     assert errors.to_v1(410, b'{"error": "Gone today (for good)!"}').error_code == "gone"
     assert errors.to_v1(410, b'{"error": "Gone for good"}').error_code == "upstream_error"
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "fits"),
+    [
+        ("a … b … c", "a b c", True),
+        ("a … b … c", "a c b b c", True),
+        ("a … b … c", "a c b", False),
+        ("a … b … c", "x a b c", False),
+        ("… a … b …", "b a x b x", True),
+        ("… a … b …", "b a", False),
+        ("… a b … b", "a b", False),
+        ("… b", "b x b", True),
+        ("…", "", True),
+        ("a … … a", "a a", True),
+        ("a … … a", "a", False),
+    ],
+)
+def test_each_gap_is_any_text(row: str, text: str, fits: bool) -> None:
+    code = ErrorTranslator({}, {row: "known"}).to_v1(400, json.dumps({"error": text}).encode()).error_code
+    assert (code == "known") is fits
+
+
+@pytest.mark.parametrize(("row", "text"), [("a … b … c", "a " + "b " * 30_000), ("… a … b …", "a " * 30_000)])
+def test_no_text_of_v2s_takes_long(row: str, text: str) -> None:
+    """A text that almost fits is read once: with two gaps each "b" tried anew would take half a minute, and no caller
+    would be answered meanwhile."""
+    errors, began = ErrorTranslator({}, {row: "known"}), process_time()
+    assert errors.to_v1(400, json.dumps({"error": text}).encode()).error_code == "invalid_request"
+    assert process_time() - began < 1.0
 
 
 @pytest.mark.parametrize(
