@@ -226,10 +226,14 @@ class Connection(asyncio.Protocol):
 
 
 def _ends_with_answer(data: bytes, pieces: list[bytes], chunked: bool) -> bool:
-    """False where line ends follow an answer: the parser skips them, and a clean upstream sends none."""
+    """False where line ends follow an answer: the parser skips them, and a clean upstream sends none.
+
+    So too where that cannot be told, for what came last is nothing but line ends.
+    """
     if pieces and not chunked:
-        return data == pieces[-1] or data.endswith(b"\r\n\r\n" + pieces[-1])
-    return data.endswith(b"\r\n\r\n") and not data.endswith(b"\r\n\r\n\r\n")
+        last = pieces[-1]
+        return data == last or (data.endswith(b"\r\n\r\n" + last) and last.strip(b"\r\n") != b"")
+    return data.endswith(b"\r\n\r\n") and data[-5:-4] not in (b"", b"\r", b"\n")
 
 
 def _cause(error: Exception) -> httpx.TransportError:
