@@ -5,10 +5,13 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import schemathesis.openapi
+from hypothesis import given, settings
+from schemathesis import Case, GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -22,6 +25,7 @@ KEY = {"x-api-key": "demo-key"}
 JSON = {"content-type": "application/json"}
 BODY = b'{"manufacturer_user_id": "user-4711", "device_ids": ["heat-pump-1"]}'
 CHECKS = [content_type_conformance, response_headers_conformance, response_schema_conformance]
+CALL = schemathesis.openapi.from_path(DESCRIPTION)["/manufacturers/nox"]["POST"]
 
 # No check is off; these are stricter than their defaults. Of itself Schemathesis takes a 401 or a 5xx for a good
 # answer to a good call, so that with a wrong key it would find nothing. The credential stands here and not in
@@ -41,7 +45,7 @@ def test_calls_made_of_the_description(proxy: Proxy, tmp_path: Path, scheme: str
     config.write_text(CONFIG.format(scheme=scheme, value=value))
     program = Path(sys.executable).with_name("schemathesis")
     where = ("--url", f"http://{proxy.address}", "--no-color", "--generation-database", "none")
-    amount = ("--checks", "all", "--max-examples", "200", "--seed", "1")
+    amount = ("--checks", "all", "--max-examples", "100", "--seed", "1")
     run = subprocess.run(
         [program, "--config-file", config, "run", DESCRIPTION, *where, *amount],
         capture_output=True,
@@ -51,6 +55,15 @@ def test_calls_made_of_the_description(proxy: Proxy, tmp_path: Path, scheme: str
         env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
     )
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@given(case=CALL.as_strategy(generation_mode=GenerationMode.NEGATIVE))
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+def test_calls_that_break_the_description(proxy: Proxy, case: Case[Any]) -> None:
+    """Few of the run above are such. Each is refused as described, in v1's envelope: no 201, and nothing of 500."""
+    answer = case.call(base_url=f"http://{proxy.address}", headers=KEY)
+    assert answer.status_code in (400, 415)
+    case.validate_response(answer, checks=CHECKS)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +89,7 @@ def test_each_status(
     v2: Simulator, proxy: Proxy, status: int, method: str, headers: dict[str, str], body: bytes, fault: str | None
 ) -> None:
     """Header and body are as described, also where the run above does not look: at refusals of a method or a key."""
-    case = schemathesis.openapi.from_path(DESCRIPTION)["/manufacturers/nox"]["POST"].Case()
+    case = CALL.Case()
     with v2.fault(fault) if fault else nullcontext():
         answer = httpx.request(method, f"http://{proxy.address}/manufacturers/nox", headers=headers, content=body)
     assert answer.status_code == status
