@@ -125,6 +125,8 @@ ANSWERS = {
     "400 a bad first line": (BEGUN + b"no colon\r\n\r\n", 400),
     "400 half a request line": (b"POST /manufacturers/nox\r\n\r\n", 400),
     "400 no header at all": (BEGUN + b"\r\n", 400),
+    "400 a user in the target": (b"POST http://a@b/manufacturers/nox HTTP/1.1\r\nhost: a\r\n\r\n", 400),
+    "417": (head("expect: 200-ok"), 417),
     "431": (BEGUN + b"host: a\r\nx: " + b"y" * 40_000 + b"\r\n\r\n", 431),
     "431 a first line without an end": (BEGUN + b"x: " + b"y" * 300_000, 431),
     "431 a second line without an end": (BEGUN + b"host: a\r\nx: " + b"y" * 300_000, 431),

@@ -3,6 +3,7 @@
     ProxyError                          status  error_code                    Proxy-Status (RFC 9209)
     ├── CallerError                                                           http_request_error
     │   ├── MalformedMessage            400     bad_request
+    │   ├── ExpectationFailed           417     expectation_failed
     │   ├── HeadersTooLarge             431     request_header_fields_too_large
     │   ├── RequestTimeout              408     request_timeout
     │   ├── TooManyConnections          503     too_many_connections          connection_limit_reached
@@ -71,6 +72,12 @@ class MalformedMessage(CallerError):
     """Admission 1: not the HTTP that RFC 9112 describes."""
 
     status, error_code, text, closes = 400, "bad_request", "Malformed HTTP request", True
+
+
+class ExpectationFailed(CallerError):
+    """Admission 1: an Expect of something else than 100-continue (RFC 9110, section 10.1.1)."""
+
+    status, error_code, text, closes = 417, "expectation_failed", "Expectation failed", True
 
 
 class HeadersTooLarge(CallerError):

@@ -76,6 +76,7 @@ def test_calls_that_break_the_description(proxy: Proxy, case: Case[Any]) -> None
         (405, "GET", KEY, b"", None),
         (413, "POST", KEY | JSON, b" " * 2_000_000, None),
         (415, "POST", KEY | {"content-type": "text/plain"}, BODY, None),
+        (417, "POST", KEY | JSON | {"expect": "200-ok"}, BODY, None),
         (431, "POST", KEY | {"x-large": "a" * 33_000}, b"", None),
         (500, "POST", KEY | JSON, BODY, "status=500"),
         (502, "POST", KEY | JSON, BODY, "garbage"),

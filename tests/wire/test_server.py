@@ -212,6 +212,26 @@ def test_a_version_that_we_do_not_speak(proxy: Proxy, version: bytes) -> None:
     assert closed
 
 
+def test_an_absolute_targets_host_counts_and_not_the_field(proxy: Proxy, v2: Simulator) -> None:
+    """RFC 9112, section 3.2.2."""
+    reply, _ = raw(proxy, WHOLE.replace(b"POST /", b"POST http://other.example:81/"))
+    assert succeeded(reply)
+    assert ["x-forwarded-host", "other.example:81"] in v2.calls()[0]["headers"]
+
+
+@pytest.mark.parametrize("fields", [b"connection: close", b"connection: close, upgrade\r\nupgrade: h2c"])
+def test_what_follows_a_close_is_not_even_refused(proxy: Proxy, fields: bytes) -> None:
+    """RFC 9112, section 9.6: it is no request."""
+    refused = (
+        'nox_proxy_requests_total{endpoint="unmatched",manufacturer="unauthenticated",status="400",upstream="none"}'
+    )
+    before = proxy.metrics().get(refused)
+    reply, closed = raw(proxy, WHOLE.replace(b"host: a", b"host: a\r\n" + fields) + b"nonsense\r\n\r\n")
+    assert succeeded(reply)
+    assert closed
+    assert proxy.metrics().get(refused) == before
+
+
 def test_a_caller_may_close_its_side_and_still_read_its_answers(proxy: Proxy, v2: Simulator) -> None:
     """RFC 9112, section 9.6: not to be taken for one that left."""
     with v2.fault("delay=0.1"), Wire(proxy.address) as wire:
