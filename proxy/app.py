@@ -10,20 +10,17 @@ from starlette.responses import Response as StarletteResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from proxy.contract.errors import CallerError, CallerGone, MalformedMessage, PayloadTooLarge
+from proxy.contract.errors import CallerError, CallerGone, PayloadTooLarge
 from proxy.contract.messages import Request, gather
 from proxy.overview import Overviews
 from proxy.page import HEADERS, render
 from proxy.pipeline import Pipeline
 from proxy.telemetry.exposition import Exposition
 from proxy.telemetry.scrape import Scrape
-from proxy.wire.protocol import MALFORMED, TARGET
+from proxy.wire.lifetime import FAULT
+from proxy.wire.protocol import TARGET
 
 NO_STORE = {"cache-control": "no-store"}
-
-LINGER_SECONDS = 2.0
-"""How long an early answer waits for the rest of the body: closing on unread bytes would reset the connection,
-and the answer could be lost with it (RFC 9112, section 9.6)."""
 
 
 class PublicApp(Starlette):
@@ -76,13 +73,9 @@ class Door:
         if body.caller_gone:
             return
         closes = response.close or not body.whole
-        lingers = closes and not response.close
         fields = (*response.fields, (b"connection", b"close")) if closes else response.fields
         await send({"type": "http.response.start", "status": response.status, "headers": fields})
-        await send({"type": "http.response.body", "body": response.body, "more_body": lingers})
-        if lingers:
-            await body.discard()
-            await send({"type": "http.response.body"})
+        await send({"type": "http.response.body", "body": response.body})
 
 
 def read_head(scope: Scope) -> Request:
@@ -100,7 +93,7 @@ def read_head(scope: Scope) -> Request:
 class BodyReader:
     """A request's body. `whole` says that nothing of it is left on the wire."""
 
-    def __init__(self, request: Request, receive: Receive, state: Mapping[str, object]) -> None:
+    def __init__(self, request: Request, receive: Receive, state: Mapping[str, CallerError]) -> None:
         self._receive = receive
         self._state = state
         self._length = _announced_length(request)
@@ -110,7 +103,7 @@ class BodyReader:
     async def read(self, limit: int) -> bytes:
         """The whole body.
 
-        Raises PayloadTooLarge (by its announced length, or while reading), MalformedMessage or CallerGone.
+        Raises PayloadTooLarge (by its announced length, or while reading), CallerGone, or what the protocol found.
         """
         if self._length is not None and self._length > limit:
             raise PayloadTooLarge
@@ -124,22 +117,13 @@ class BodyReader:
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def discard(self) -> None:
-        """Reads on for LINGER_SECONDS at most, so that the answer just given is not lost."""
-        try:
-            async with asyncio.timeout(LINGER_SECONDS):
-                while not self.whole:
-                    await self._next()
-        except (TimeoutError, CallerError, asyncio.CancelledError):
-            pass  # the answer is given; a drain need not wait for what is thrown away
-
     async def _next(self) -> bytes:
         event = await self._receive()
         if event["type"] == "http.disconnect":
             self.caller_gone = True
             raise CallerGone
-        if MALFORMED in self._state:
-            raise MalformedMessage
+        if fault := self._state.get(FAULT):
+            raise fault
         self.whole = not event.get("more_body", False)
         piece: bytes = event.get("body", b"")
         return piece

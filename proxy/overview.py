@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from proxy import __version__
+from proxy.contract.errors import BreakerOpen
 from proxy.page import CallerRow, ConnectionsRow, Overview, RolloutRow, ScheduleRow, Tally, UpstreamRow
 from proxy.policy.rollout import Override
 from proxy.rules import Endpoint, Rules
@@ -47,6 +48,7 @@ class Overviews:
 
 def _upstream(name: str, url: str, totals: Values) -> UpstreamRow:
     failures = _tallies(_counts(totals, names.FAILURES)).get(name, ())
+    asked_in_vain = sum(n for reason, n in failures if reason != BreakerOpen.reason)
     calls = sum(sum(cells[:-1]) for labels, cells in totals[names.UPSTREAM_DURATIONS].items() if labels[0] == name)
     open_now = {labels[1]: n for labels, n in _counts(totals, names.CONNECTIONS) if labels[0] == name}
     last_answer = totals[names.LAST_ANSWER].get((name,), [0.0])[0]
@@ -55,7 +57,7 @@ def _upstream(name: str, url: str, totals: Values) -> UpstreamRow:
         name=name,
         url=url,
         health="failing" if last_failure > last_answer else "answering" if last_answer else "untried",
-        answered=int(calls) - sum(n for _, n in failures),
+        answered=int(calls) - asked_in_vain,
         failures=failures,
         last_answer=last_answer or None,
         last_failure=last_failure or None,

@@ -20,6 +20,7 @@ from proxy.telemetry.scrape import Scrape
 from proxy.telemetry.sinks import Telemetry
 from proxy.wire.headers import ToUpstream
 from proxy.wire.pool import Limits
+from proxy.wire.server import CallerLimits
 from proxy.wire.upstream import Upstream, open_sender
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ def make_pipeline(settings: Settings, rules: Rules, upstreams: Upstreams, teleme
     return Pipeline(rules, upstreams, to_upstream, telemetry, max_body_bytes=settings.max_body_bytes, now=time.time)
 
 
+def caller_limits(settings: Settings) -> CallerLimits:
+    """One worker's."""
+    return CallerLimits(**{name: getattr(settings, name) for name in CallerLimits._fields})
+
+
 @contextlib.asynccontextmanager
 async def open_upstreams(settings: Settings, telemetry: Telemetry) -> AsyncIterator[Upstreams]:
     """One worker's, closed at the end. Raises OSError where a `ca_file` cannot be read.
@@ -70,7 +76,9 @@ async def open_upstreams(settings: Settings, telemetry: Telemetry) -> AsyncItera
             return
         v1 = open_one("v1", settings.upstreams.v1)
         opened.push_async_callback(v1.aclose)
-        apart = open_one("v2", settings.upstreams.v2.model_copy(update={"max_connections": Bounds().tasks}))
+        apart = open_one(
+            "the shadow's v2", settings.upstreams.v2.model_copy(update={"max_connections": Bounds().tasks})
+        )
         opened.push_async_callback(apart.aclose)
         shadow = Shadow(apart, telemetry.compare)
         opened.push_async_callback(shadow.aclose)
@@ -87,7 +95,8 @@ def _open_upstream(name: str, its: UpstreamSettings, max_response_bytes: int) ->
         keepalive_expiry=its.keepalive_expiry,
         max_response_bytes=max_response_bytes,
     )
-    return Upstream(name, open_sender(its.url, its.transport, limits, str(its.ca_file) if its.ca_file else None))
+    sender = open_sender(its.url, its.transport, limits, str(its.ca_file) if its.ca_file else None)
+    return Upstream(name, sender, its.breaker.rule())
 
 
 def lacks_spans() -> bool:

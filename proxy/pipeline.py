@@ -22,6 +22,7 @@ from proxy.contract.errors import (
     InternalError,
     NotFound,
     ProxyError,
+    RequestTimeout,
     ShuttingDown,
     UpstreamError,
 )
@@ -214,7 +215,7 @@ class Pipeline:
     ) -> Answer:
         attempt, started = exchange.attempts[-1], perf_counter()
         try:
-            answer = await upstream.send(method, target, lines, body)
+            answer = await upstream.send(method, target, lines, body, exchange.retry)
             attempt.status = answer.status
             return answer
         finally:
@@ -237,6 +238,8 @@ class Pipeline:
         """`by_upstream`: a call under way there comes to nothing with this."""
         if by_upstream:
             exchange.fail(error.reason)
+        if isinstance(error, RequestTimeout):
+            exchange.timed_out = error.part
         body = failure(error.text, error.error_code, self._now())
         lines = (*error.fields, headers.proxy_status(error.reason))
         return self._respond(error.status, body, lines, exchange, error.error_code, close=error.closes)

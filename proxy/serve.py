@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from socket import socket
@@ -20,7 +20,15 @@ from proxy import __version__
 from proxy.app import PublicApp, admin_app
 from proxy.contract.changes import CHANGES
 from proxy.news import Receiver, Take
-from proxy.parts import lacks_spans, make_overviews, make_pipeline, make_rules, open_spans, open_upstreams
+from proxy.parts import (
+    caller_limits,
+    lacks_spans,
+    make_overviews,
+    make_pipeline,
+    make_rules,
+    open_spans,
+    open_upstreams,
+)
 from proxy.pipeline import Upstreams
 from proxy.reload import Apply, Reloader, taker
 from proxy.settings import Settings
@@ -29,11 +37,13 @@ from proxy.telemetry.block import Block
 from proxy.telemetry.metrics import Metrics, forget_running
 from proxy.telemetry.scrape import Scrape
 from proxy.telemetry.sinks import Telemetry
-from proxy.wire.server import Server, address_of, bind, obey_operator, run_servers
+from proxy.wire.server import Server, address_of, bind, obey_operator, raise_file_limit, run_servers
 from proxy.workers import Supervisor, Worker, obey_supervisor, outlast_workers
 
 STDOUT = 1
 SAMPLE_SECONDS = 1.0
+OTHER_FILES = 64
+"""What a process has open that is no connection, at most."""
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +107,9 @@ def warnings(settings: Settings) -> list[str]:
         for change, its in rollouts
         if its.shadow_percent and its.v2_percent == 100 and not (its.steps or its.overrides or its.allow_header)
     ]
+    files = OTHER_FILES + settings.max_connections + sum(its.max_connections for its in settings.upstreams.each)
+    if files > (limit := raise_file_limit()):
+        found.append(f"max_connections: {files} files may be open with all of them, and the system allows {limit}")
     if lacks_spans():
         found.append("OTEL_*: spans are asked for, but OpenTelemetry is not installed: ./deploy/venv otel")
     return found
@@ -119,33 +132,43 @@ async def _serve_public(
     show: Sequence[Apply] = (),
     on_started: Callable[[], None] = lambda: None,
 ) -> None:
-    lines = LineWriter(STDOUT, turns) if settings.access_log else None
     metrics, rules = Metrics(block), make_rules(settings)
     metrics.await_first_calls(rules)
-    spans = open_spans(settings)
-    telemetry = Telemetry(metrics, lines, spans)
 
     def started() -> None:
         metrics.ready(True)
         on_started()
 
-    try:
-        async with open_upstreams(settings, telemetry) as upstreams, _sampling(settings, upstreams, metrics):
+    def stopping() -> None:
+        metrics.ready(False)
+        metrics.draining(True)
+
+    with _opened_telemetry(settings, metrics, turns) as telemetry:
+        async with open_upstreams(settings, telemetry) as upstreams:
             pipeline = make_pipeline(settings, rules, upstreams, telemetry)
             server = Server(
                 PublicApp(pipeline),
                 listener,
                 refuse=pipeline.refuse,
                 dates_answers=False,  # an upstream's answer may bring its own Date
-                max_header_bytes=settings.max_header_bytes,
-                keepalive_timeout=settings.keepalive_timeout,
+                limits=caller_limits(settings),
                 drain_seconds=settings.drain_seconds,
             )
             take = taker(settings, metrics.await_first_calls, pipeline.apply, *show)
-            obey_here = partial(obey, take)
-            await run_servers(server, beside, obey=obey_here, on_started=started, on_stop=lambda: metrics.ready(False))
+            async with _sampling(upstreams, server, metrics):
+                await run_servers(server, beside, obey=partial(obey, take), on_started=started, on_stop=stopping)
+
+
+@contextlib.contextmanager
+def _opened_telemetry(settings: Settings, metrics: Metrics, turns: int | None) -> Iterator[Telemetry]:
+    """One worker's sinks, and no request is in them at the end."""
+    lines = LineWriter(STDOUT, turns) if settings.access_log else None
+    spans = open_spans(settings)
+    try:
+        yield Telemetry(metrics, lines, spans)
     finally:
         metrics.ready(False)
+        metrics.draining(False)
         if lines is not None:
             lines.close()
         if spans is not None:
@@ -169,23 +192,15 @@ def _warn(settings: Settings) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _sampling(settings: Settings, upstreams: Upstreams, metrics: Metrics) -> AsyncIterator[None]:
-    """Looks at the upstreams' connections each second, for they come and go without a request too."""
-    each = ((upstreams.v1, settings.upstreams.v1), (upstreams.v2, settings.upstreams.v2))
+async def _sampling(upstreams: Upstreams, server: Server, metrics: Metrics) -> AsyncIterator[None]:
+    """Looks each second at what changes without a request too."""
 
     async def sample() -> None:
         while True:
-            for upstream, its in each:
-                if upstream is not None and its is not None:
-                    found = upstream.connections()
-                    metrics.sample_upstream(
-                        upstream.name,
-                        active=found.active if found else None,
-                        idle=found.idle if found else None,
-                        limit=its.max_connections,
-                        breaker_open=False,
-                        retry_budget=0,
-                    )
+            for upstream in (upstreams.v1, upstreams.v2):
+                if upstream is not None:
+                    metrics.sample_upstream(upstream.name, upstream.state())
+            metrics.sample_callers(server.connections(), server.limits.max_connections)
             await asyncio.sleep(SAMPLE_SECONDS)
 
     sampler = asyncio.create_task(sample())

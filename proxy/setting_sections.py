@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, create_model, model_validator
 
 from proxy.contract.changes import CHANGES
 from proxy.contract.version_change import AnyChange, UnmappedPolicy
+from proxy.policy.breaker import BreakerRule
 from proxy.policy.deprecation import Brownout, Deprecation
 from proxy.policy.rollout import Override, Rollout, Step
 from proxy.setting_types import (
@@ -16,6 +17,7 @@ from proxy.setting_types import (
     Digest,
     Moment,
     Percent,
+    Ratio,
     Salt,
     Seconds,
     Share,
@@ -32,6 +34,20 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class BreakerSettings(Section):
+    """`[upstreams.NAME.breaker]`; times in seconds."""
+
+    failures: Count = 20
+    ratio: Ratio = 0.5
+    min_requests: Count = 50
+    window: Seconds = 10.0
+    open_for: Seconds = 5.0
+
+    def rule(self) -> BreakerRule:
+        """The policy that these settings ask for."""
+        return BreakerRule(self.failures, self.ratio, self.min_requests, self.window, self.open_for)
+
+
 class UpstreamSettings(Section):
     """`[upstreams.v1]` and `[upstreams.v2]`; times in seconds."""
 
@@ -42,6 +58,7 @@ class UpstreamSettings(Section):
     keepalive_expiry: Seconds = 15.0
     transport: TransportName = "keepalive"
     ca_file: Authority | None = None
+    breaker: BreakerSettings = BreakerSettings()
 
 
 class V2Settings(UpstreamSettings):
@@ -55,6 +72,11 @@ class Upstreams(Section):
 
     v1: UpstreamSettings | None = None
     v2: V2Settings = V2Settings()
+
+    @property
+    def each(self) -> tuple[UpstreamSettings, ...]:
+        """Those that are set."""
+        return (self.v2, self.v1) if self.v1 else (self.v2,)
 
     @property
     def urls(self) -> dict[str, str]:

@@ -120,6 +120,7 @@ AddressText = Annotated[Address, NoDecode, BeforeValidator(parse_address)]
 Seconds = Annotated[float, _only(int, float, words="a number of seconds"), Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, _only(int, words="a whole number"), Field(gt=0)]
 Percent = Annotated[float, _only(int, float, words="a number from 0 to 100"), Field(ge=0, le=100)]
+Ratio = Annotated[float, _only(int, float, words="a number over 0, to 1"), Field(gt=0, le=1)]
 Share = Annotated[Percent, AfterValidator(_share)]
 Moment = Annotated[float, BeforeValidator(_moment)]
 """Unix seconds."""

@@ -55,7 +55,10 @@ class Settings(BaseSettings):
     max_body_bytes: Count = 1_048_576
     max_response_bytes: Count = 1_048_576
     max_header_bytes: Count = 32_768
+    header_timeout: Seconds = 10.0
+    body_timeout: Seconds = 20.0
     keepalive_timeout: Seconds = 75.0
+    max_connections: Count = 10_000
     drain_seconds: Seconds = 20.0
     trusted_proxies: TrustedProxies = ("127.0.0.1", "::1")
     access_log: Switch = True

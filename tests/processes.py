@@ -176,10 +176,14 @@ class Simulator(Process):
 
 
 class Proxy(Process):
-    """`nox-proxy serve` in front of a URL. Settings as NOX_PROXY_* variables, without the prefix."""
+    """`nox-proxy serve` in front of a URL. Settings as NOX_PROXY_* variables, without the prefix.
+
+    Its drain is short, for a share of it passes at every end.
+    """
 
     def __init__(self, v2_url: str, *arguments: str, cwd: Path = ROOT, **settings: str) -> None:
-        own = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0", "UPSTREAMS__V2__URL": v2_url, **settings}
+        own = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0", "DRAIN_SECONDS": "4"}
+        own |= {"UPSTREAMS__V2__URL": v2_url, **settings}
         env = {f"NOX_PROXY_{name}": value for name, value in own.items()}
         super().__init__("serve", *arguments, env=env, cwd=cwd)
         self.address, self.admin = self.find(r"listening on http://(\S+), admin on http://(\S+),")

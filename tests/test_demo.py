@@ -16,6 +16,7 @@ from proxy.demo.play import Demo
 from proxy.demo.processes import fetch
 from proxy.demo.steps import STEPS
 from proxy.setting_sections import (
+    BreakerSettings,
     BrownoutSettings,
     DeprecationSettings,
     ManufacturerSettings,
@@ -175,13 +176,14 @@ def test_the_readme_shows_the_defaults() -> None:
     sections = (
         Settings,
         UpstreamSettings,
+        BreakerSettings,
         DeprecationSettings,
         BrownoutSettings,
         RolloutSettings,
         ShadowSettings,
         ManufacturerSettings,
     )
-    tables = {"upstreams", "changes", "manufacturers", "brownouts", "shadow"}
+    tables = {"upstreams", "breaker", "changes", "manufacturers", "brownouts", "shadow"}
     assert named == {name for its in sections for name in its.model_fields} - tables | {"device_ids"}
 
 

@@ -14,6 +14,7 @@ from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.sinks import Telemetry
 from proxy.wire.connection import Answer
 from proxy.wire.headers import ToUpstream
+from proxy.wire.pool import Limits
 from proxy.wire.upstream import Sender, Upstream
 from tests.ruled import rules_of
 
@@ -21,7 +22,11 @@ from tests.ruled import rules_of
 class Buggy:
     """A sender with a bug that would show a caller's values."""
 
-    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:
+    limits = Limits()
+
+    async def send(
+        self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: object = None
+    ) -> Answer:
         raise KeyError(method, target, lines, body)
 
     def connections(self) -> None: ...
@@ -50,7 +55,11 @@ def answered(sender: Sender, telemetry: Telemetry) -> Coroutine[None, None, Resp
 class Cut:
     """A sender whose call the drain ends."""
 
-    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:  # noqa: ARG002
+    limits = Limits()
+
+    async def send(
+        self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: object = None
+    ) -> Answer:
         raise asyncio.CancelledError
 
     def connections(self) -> None: ...

@@ -15,6 +15,7 @@ from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.sinks import Telemetry
 from proxy.wire.connection import Answer
 from proxy.wire.headers import ToUpstream
+from proxy.wire.pool import Limits
 from proxy.wire.upstream import Upstream
 from tests.ruled import rules_of
 from tests.test_admission import GOOD
@@ -26,7 +27,11 @@ class Accepting:
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
 
-    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:
+    limits = Limits()
+
+    async def send(
+        self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: object = None
+    ) -> Answer:
         self.calls.append((method, target, lines, body))
         return Answer(201, (), b'{"manufacturer_user_id": "u-1", "nox_user_id": "n-1"}')
 

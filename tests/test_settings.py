@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from proxy.contract.changes import CHANGES
+from proxy.policy.breaker import BreakerRule
 from proxy.setting_sections import UpstreamSettings
 from proxy.settings import Settings, SettingsFault, load, load_text, read_file
 from proxy.wire.address import Address
@@ -33,13 +34,15 @@ def test_the_defaults() -> None:
     assert settings.workers == 1
     assert settings.max_body_bytes == settings.max_response_bytes == 1_048_576
     assert settings.max_header_bytes == 32_768
-    assert settings.keepalive_timeout == 75
+    assert (settings.header_timeout, settings.body_timeout, settings.keepalive_timeout) == (10, 20, 75)
+    assert settings.max_connections == 10_000
     assert settings.drain_seconds == 20
     assert settings.trusted_proxies == ("127.0.0.1", "::1")
     assert settings.access_log
     assert v2.url == "https://auth.nox.energy/v2"
     assert (v2.connect_timeout, v2.timeout, v2.max_connections) == (3, 10, 512)
     assert (v2.keepalive_expiry, v2.transport, v2.ca_file) == (15, "keepalive", None)
+    assert v2.breaker.rule() == BreakerRule(failures=20, ratio=0.5, min_requests=50, window=10, open_for=5)
     assert settings.upstreams.v1 is None
     assert settings.policies(CHANGE) == {"device_ids": "echo"}
     assert settings.error_codes(CHANGE) == {}
@@ -140,8 +143,16 @@ def test_a_file_then_the_variables(written: Path, monkeypatch: pytest.MonkeyPatc
         ("[upstreams.v1]\ntimeout = 1", "upstreams.v1.url: is missing"),
         ("[upstreams.v1]\nurl = 'http://a/?'", "upstreams.v1.url: an upstream's URL has no user"),
         ("[upstreams.v1]\nurl = 'http://a'\ntimeout = 0", "upstreams.v1.timeout: must be greater than 0"),
-        ("[upstreams.v1]\nurl = 'http://a'\nbreaker = 1", "upstreams.v1.breaker: unknown setting"),
+        ("[upstreams.v1]\nurl = 'http://a'\nbreaker = 1", "upstreams.v1.breaker: must be a table"),
         ("[upstreams]\nv1 = 'http://a'", "upstreams.v1: must be a table"),
+        ("[upstreams.v2.breaker]\nratio = 0", "upstreams.v2.breaker.ratio: must be greater than 0"),
+        ("[upstreams.v2.breaker]\nratio = 1.1", "upstreams.v2.breaker.ratio: must be less than or equal to 1"),
+        ("[upstreams.v2.breaker]\nratio = '50%'", "upstreams.v2.breaker.ratio: must be a number over 0, to 1"),
+        ("[upstreams.v2.breaker]\nfailures = 0", "upstreams.v2.breaker.failures: must be greater than 0"),
+        ("[upstreams.v2.breaker]\nopen_for = 0", "upstreams.v2.breaker.open_for: must be greater than 0"),
+        ("header_timeout = 0", "header_timeout: must be greater than 0"),
+        ("body_timeout = inf", "body_timeout: must be a finite number"),
+        ("max_connections = 0", "max_connections: must be greater than 0"),
         (
             "[upstreams.v1]\nurl = 'HTTPS://auth.nox.energy/v2/'",
             "upstreams.v1.url: the same as upstreams.v2.url; v1's is the host without v2's prefix",

@@ -38,7 +38,7 @@
 The rows are those of the contract's "Admission" and "From v2". No message holds a caller's value.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from proxy.contract.messages import Field
 
@@ -87,14 +87,22 @@ class HeadersTooLarge(CallerError):
     text, closes = "Request header fields too large", True
 
 
+Part = Literal["header", "body"]
+"""Of a request."""
+
+
 class RequestTimeout(CallerError):
     """The head was not whole within `header_timeout`, or the body within `body_timeout` (RFC 9110, section 15.5.9)."""
 
-    status, error_code, text, closes = 408, "request_timeout", "Request was not whole in time", True
+    status, error_code, closes = 408, "request_timeout", True
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        super().__init__(f"Request {part} was not whole in time")
 
 
 class TooManyConnections(CallerError):
-    """This connection is one more than `max_connections`."""
+    """There are more connections than `max_connections`."""
 
     status, error_code, text, closes = 503, "too_many_connections", "Too many connections, try again later", True
     reason, fields = "connection_limit_reached", ((b"retry-after", b"1"),)
@@ -254,6 +262,16 @@ class UpstreamOverloaded(UpstreamError):
     status, error_code, text = 503, "upstream_overloaded", "Upstream is overloaded, try again later"
     reason, not_sent = "connection_limit_reached", True
     fields = ((b"retry-after", b"1"),)
+
+
+class BreakerOpen(UpstreamOverloaded):
+    """The upstream failed so often that it is not asked for some `seconds`."""
+
+    reason = "breaker_open"
+
+    def __init__(self, seconds: int) -> None:
+        self.fields = ((b"retry-after", b"%d" % seconds),)
+        super().__init__()
 
 
 class ProxyLoopDetected(ProxyError):

@@ -9,7 +9,7 @@ import uvloop
 from proxy.simulator.app import RawProtocol, record_to, service_app
 from proxy.simulator.recording import Recorder
 from proxy.simulator.services import Service, V1Service
-from proxy.wire.server import App, Server, address_of, bind, run_servers
+from proxy.wire.server import App, CallerLimits, Server, address_of, bind, run_servers
 
 
 def simulate(service: Service, host: str, port: int, record: Path | None = None) -> None:
@@ -24,7 +24,7 @@ def simulate(service: Service, host: str, port: int, record: Path | None = None)
 
 
 async def _simulate(service: Service, app: App, listener: socket) -> None:
-    server = Server(app, listener, protocol=RawProtocol, max_header_bytes=1 << 20, drain_seconds=1)
+    server = Server(app, listener, protocol=RawProtocol, limits=CallerLimits(max_header_bytes=1 << 20), drain_seconds=1)
 
     def on_started() -> None:
         logging.info("%s listening on http://%s%s", type(service).__name__, address_of(listener), service.path)

@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal, Optional
 
 from proxy.contract.comparison import Difference
+from proxy.contract.errors import Part
 from proxy.contract.messages import Field
 from proxy.policy.credentials import Credential
 from proxy.policy.manufacturers import UNAUTHENTICATED, UNREGISTERED
@@ -46,6 +47,8 @@ class Exchange:
     """The manufacturer whose list names the key."""
     key_accepted: bool = False
     attempts: list[Attempt] = field(default_factory=list)
+    timed_out: Part | None = None
+    """What of the request was not whole in time."""
     fallback: str | None = None
     """Why v2 took nothing of the call, where it went on to v1."""
     unmapped: tuple[str, ...] = ()
@@ -62,6 +65,10 @@ class Exchange:
         """An upstream is asked; returns the header lines that carry the trace on, None where tracing is off."""
         self.attempts.append(Attempt(upstream))
         return None if self.trace is None else self.trace.send(upstream)
+
+    def retry(self) -> None:
+        """No connection to the upstream was made; one more is tried."""
+        self.attempts[-1].is_retry = True
 
     def fail(self, reason: str) -> None:
         """The last call to an upstream gave no usable answer, if there was one."""

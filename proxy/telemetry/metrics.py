@@ -1,13 +1,14 @@
 """What one request adds to the series."""
 
 from bisect import bisect_left
-from typing import Literal
 
+from proxy.contract.errors import BreakerOpen, TooManyConnections
 from proxy.rules import Rules
 from proxy.telemetry import series as names
 from proxy.telemetry.block import Block
 from proxy.telemetry.exchange import Attempt, Comparison, Exchange
 from proxy.telemetry.series import BUCKETS, WORKERS, Series
+from proxy.wire.upstream import UpstreamState
 
 NOT_LEGACY = ("unmatched", "passthrough_v2")
 """Endpoints that are no v1 call: no path of ours, and v2's own."""
@@ -74,37 +75,25 @@ class Metrics:
             cells[self._fallbacks[endpoint, exchange.fallback]] += 1
         for attempt in exchange.attempts:
             self._finish_attempt(attempt, now)
+        if exchange.timed_out:
+            cells[self._timeouts[exchange.timed_out,]] += 1
+        elif exchange.outcome == TooManyConnections.error_code:
+            cells[self._refused] += 1
 
-    def sample_upstream(
-        self, name: str, *, active: int | None, idle: int | None, limit: int, breaker_open: bool, retry_budget: int
-    ) -> None:
-        """Notes how an upstream stands. `active` and `idle` are None where its transport does not say.
-
-        Its retries show a 0 from the first time on.
-        """
-        for state, connections in (("active", active), ("idle", idle)):
-            if connections is not None:
-                self._cells[self._connections[name, state]] = connections
-        self._cells[self._upstream_limit[name,]] = limit
-        self._cells[self._breaker_open[name,]] = breaker_open
-        self._cells[self._retry_budget[name,]] = retry_budget
+    def sample_upstream(self, name: str, state: UpstreamState) -> None:
+        """Notes how an upstream stands. Its retries show a 0 from the first time on."""
+        if state.connections is not None:
+            self._cells[self._connections[name, "active"]] = state.connections.active
+            self._cells[self._connections[name, "idle"]] = state.connections.idle
+        self._cells[self._upstream_limit[name,]] = state.max_connections
+        self._cells[self._breaker_open[name,]] = state.is_open
+        self._cells[self._retry_budget[name,]] = state.retries_left
         _ = self._retries[name,]
 
-    def sample_callers(self, open_: int) -> None:
-        """Notes callers' connections."""
-        self._cells[self._callers] = open_
-
-    def limit_callers(self, n: int) -> None:
-        """Notes how many callers' connections this worker takes at most."""
-        self._cells[self._callers_limit] = n
-
-    def refuse_connection(self) -> None:
-        """A caller's connection was one too many."""
-        self._cells[self._refused] += 1
-
-    def time_out(self, kind: Literal["header", "body"]) -> None:
-        """A request was not whole in time."""
-        self._cells[self._timeouts[kind,]] += 1
+    def sample_callers(self, connections: int, limit: int) -> None:
+        """Notes callers' connections, and how many of them this worker takes."""
+        self._cells[self._callers] = connections
+        self._cells[self._callers_limit] = limit
 
     def draining(self, is_draining: bool) -> None:
         """Notes whether this worker drains."""
@@ -123,6 +112,9 @@ class Metrics:
 
     def _finish_attempt(self, attempt: Attempt, now: float) -> None:
         upstream = attempt.upstream
+        if attempt.failure == BreakerOpen.reason:  # nobody was asked
+            self._cells[self._failures[upstream, attempt.failure]] += 1
+            return
         self._observe(self._upstream_durations[upstream,], attempt.seconds)
         if attempt.is_retry:
             self._cells[self._retries[upstream,]] += 1

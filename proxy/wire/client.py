@@ -12,7 +12,7 @@ from proxy.contract.messages import Field
 from proxy.wire.connection import Answer
 from proxy.wire.pool import Limits, Pool
 from proxy.wire.transport import check_url, origin_of, tls_context
-from proxy.wire.upstream import PoolSender, Upstream
+from proxy.wire.upstream import PoolSender, fault_of
 
 CALL_SECONDS = 10.0
 """For a whole exchange."""
@@ -46,11 +46,14 @@ class Client:
         self._origin = origin_of(parsed)
         self._tls = tls_context(ca_file)
         limits = Limits(timeout=CALL_SECONDS, connect_timeout=CONNECT_SECONDS, max_connections=1)
-        self._upstream = Upstream("deployment", PoolSender(url, Pool(limits, self._tls)))
+        self._sender = PoolSender(url, Pool(limits, self._tls))
 
     async def send(self, method: bytes, path: bytes, lines: Sequence[Field], body: bytes) -> Answer:
         """One call; the lines are taken as they are, framing too. Raises UpstreamError."""
-        return await self._upstream.send(method, path, lines, body)
+        try:
+            return await self._sender.send(method, path, lines, body)
+        except httpx.TransportError as error:
+            raise fault_of(error) from error
 
     async def send_raw(self, message: bytes) -> RawAnswer:
         """Writes the bytes and reads until the connection closes."""
@@ -82,4 +85,4 @@ class Client:
     async def aclose(self) -> None:
         """Closes its connections."""
         with contextlib.suppress(OSError):
-            await self._upstream.aclose()
+            await self._sender.aclose()

@@ -234,12 +234,17 @@ def _connection_options(fields: Fields) -> set[bytes]:
 
 def proxy_status(reason: str) -> Field:
     """RFC 9209: why the answer is ours and not the upstream's."""
-    return b"proxy-status", PSEUDONYM + b"; error=" + reason.encode()
+    return b"proxy-status", PSEUDONYM + b"; error=" + _type_of(reason)
 
 
 def fallback_status(reason: str) -> Field:
     """RFC 9209: why v1 gave the answer and not v2."""
-    return b"proxy-status", PSEUDONYM + b'; next-hop="v1"; error=' + reason.encode() + b'; details="v2 took nothing"'
+    return b"proxy-status", PSEUDONYM + b'; next-hop="v1"; error=' + _type_of(reason) + b'; details="v2 took nothing"'
+
+
+def _type_of(reason: str) -> bytes:
+    """The error's type as RFC 9209, section 2.3.2, has it: of a breaker it speaks as a next hop thought to be down."""
+    return b"destination_unavailable" if reason == "breaker_open" else reason.encode()
 
 
 def date(now: float) -> Field:

@@ -6,15 +6,12 @@ What is refused here gets a v1 envelope too, and the connection is closed.
 from collections.abc import Callable, Sequence
 
 import httptools
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from proxy.contract.errors import CallerError, HeadersTooLarge, MalformedMessage
 from proxy.contract.messages import Field, Response
+from proxy.wire.lifetime import LastingProtocol
 from proxy.wire.syntax import expects_continue, judge_head, read_target
-
-MALFORMED = "malformed"
-"""In a scope's `state` once the rest of the request's body can no longer be told."""
 
 TARGET = "target"
 """In a scope's `state`: the request's path and query as they were sent, of which ASGI keeps a bare `?` to itself."""
@@ -29,8 +26,8 @@ def refuse_plainly(error: CallerError, _path: bytes) -> Response:
     return Response(error.status, ((b"content-length", b"%d" % len(body)),), body)
 
 
-class ServerProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 on httptools, stricter by what llhttp lets pass.
+class ServerProtocol(LastingProtocol):
+    """HTTP/1.1 on httptools, stricter by what llhttp lets pass.
 
     A malformed head is answered here, after the answers that earlier requests of the connection are owed. A
     malformed body is its own request's to answer, so that a request never has two answers.
@@ -39,20 +36,18 @@ class ServerProtocol(HttpToolsProtocol):
     max_header_bytes = 32_768
     refuse: Refuse = staticmethod(refuse_plainly)
 
-    _running: RequestResponseCycle | None = None
     _packet = 0
-    _head_open = False
     _head_began_here = False
     _head_spilled = 0
     _bodiless = 0
     _refusal: CallerError | None = None
-    _last_word = b""
 
     def data_received(self, data: bytes) -> None:
+        if self._has_ended:
+            return
         self._packet = len(data)
         self._bodiless += self._packet
         self._head_began_here = False
-        self._unset_keepalive_if_required()
         while data:
             data = self._feed(data)
         if self._head_open and not self._head_began_here:
@@ -61,23 +56,11 @@ class ServerProtocol(HttpToolsProtocol):
                 self._end(HeadersTooLarge())
         elif self._is_in_body() and self._bodiless > self._packet + self.max_header_bytes:
             self._end(MalformedMessage())  # a trailer or a chunk extension that goes on and on
+        if not self._has_ended:
+            self._await_rest()
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it
-        """Whether the connection stays open to answer: a caller may close its side after its last request.
-
-        RFC 9112, section 9.6.
-        """
-        if not self._is_busy() or self._is_in_body():
-            return False
-        self.cycle.keep_alive = False
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        # uvicorn tells the newest request only; with pipelining an earlier one may be running.
-        if self._running is not None:
-            self._running.disconnected = True
-            self._running.message_event.set()
-        super().connection_lost(exc)
+    def refusal(self, error: CallerError) -> bytes:
+        return _written(self.refuse(error, self._path_of_head()), self.server_state.default_headers)
 
     def _feed(self, data: bytes) -> bytes:
         """Parses; returns what has to be parsed anew."""
@@ -143,25 +126,6 @@ class ServerProtocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
-    # uvicorn's requests, one at a time
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self._last_word and not self._is_busy() and not self.transport.is_closing():
-            self.transport.write(self._last_word)
-            self.transport.close()
-
-    def _is_busy(self) -> bool:
-        return self._running is not None and not self._running.response_complete
-
-    def _is_in_body(self) -> bool:
-        """Whether the newest request's body is not whole yet, and still wanted."""
-        return self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete
-
     def _decline_upgrade(self, rest: bytes) -> bytes:
         """The request without its Upgrade (RFC 9110, section 7.8), for llhttp leaves the body unread.
 
@@ -187,20 +151,6 @@ class ServerProtocol(HttpToolsProtocol):
             return httptools.parse_url(self.url).path or b""
         except httptools.HttpParserInvalidURLError:
             return b""
-
-    def _end(self, error: CallerError) -> None:
-        """Takes no further request from this connection."""
-        if self._last_word or self.transport.is_closing():
-            return
-        self.flow.pause_reading()
-        if self._is_in_body():
-            self.cycle.scope["state"][MALFORMED] = True
-            self.cycle.message_event.set()
-            return
-        self._last_word = _written(self.refuse(error, self._path_of_head()), self.server_state.default_headers)
-        if not self._is_busy():
-            self.transport.write(self._last_word)
-            self.transport.close()
 
 
 def _written(response: Response, defaults: Sequence[Field]) -> bytes:

@@ -3,15 +3,22 @@
 import asyncio
 import contextlib
 import math
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 
 from proxy.wire.address import authority
 from proxy.wire.protocol import Refuse, ServerProtocol, refuse_plainly
+
+STALL_SECONDS = 20.0
+"""How long a caller may take nothing of its answer before the kernel gives the connection up (RFC 5482)."""
+
+MOMENT = 0.05
+"""The share of a drain's time in which new connections are still taken: who sends them has yet to hear of it."""
 
 OPERATORS = (signal.SIGTERM, signal.SIGINT)
 """The signals by which an operator stops a process."""
@@ -24,13 +31,31 @@ def bind(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises OSError where that cannot be."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=2048)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_SECONDS * 1000))
     listener.setblocking(False)
     return listener
+
+
+def raise_file_limit() -> int:
+    """Lets the process open as many files as it may; returns how many that are. Each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 def address_of(listener: socket.socket) -> str:
     """`host:port` as bound."""
     return authority(*listener.getsockname()[:2])
+
+
+class CallerLimits(NamedTuple):
+    """What a server's callers are held to; times in seconds."""
+
+    max_connections: int = ServerProtocol.max_connections
+    max_header_bytes: int = ServerProtocol.max_header_bytes
+    header_timeout: float = ServerProtocol.header_timeout
+    body_timeout: float = ServerProtocol.body_timeout
+    keepalive_timeout: float = 75.0
 
 
 class Server:
@@ -44,14 +69,17 @@ class Server:
         protocol: type[ServerProtocol] = ServerProtocol,
         refuse: Refuse = refuse_plainly,
         dates_answers: bool = True,
-        max_header_bytes: int = ServerProtocol.max_header_bytes,
-        keepalive_timeout: float = 75.0,
+        limits: CallerLimits | None = None,
         drain_seconds: float = 20.0,
     ) -> None:
+        self.limits = limits = limits or CallerLimits()
         self._listener = listener
+        self._moment = MOMENT * drain_seconds
+        its: dict[str, object] = {**limits._asdict(), "refuse": staticmethod(refuse), "turned_away": set()}
+        self._protocol: type[ServerProtocol] = type("Protocol", (protocol,), its)
         config = uvicorn.Config(
             app,
-            http=type("Protocol", (protocol,), {"max_header_bytes": max_header_bytes, "refuse": staticmethod(refuse)}),
+            http=self._protocol,
             ws="none",
             lifespan="off",
             proxy_headers=False,
@@ -59,9 +87,9 @@ class Server:
             date_header=dates_answers,
             access_log=False,
             log_config=None,
-            timeout_keep_alive=math.ceil(keepalive_timeout),
-            timeout_graceful_shutdown=math.ceil(drain_seconds),
+            timeout_keep_alive=math.ceil(limits.keepalive_timeout),
         )
+        config.timeout_graceful_shutdown = drain_seconds - self._moment  # type: ignore[assignment]  # wait_for takes it
         self._uvicorn = _Uvicorn(config)
 
     async def run(self) -> None:
@@ -72,8 +100,20 @@ class Server:
         """Returns once connections are accepted."""
         await self._uvicorn.has_started.wait()
 
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._uvicorn.server_state.connections)
+
     def drain(self) -> None:
-        """Stops accepting and finishes what runs."""
+        """Has each answer close its connection; a moment later stops accepting, and finishes what runs."""
+        self._protocol.draining = True
+        for connection in self._uvicorn.server_state.connections:
+            assert isinstance(connection, ServerProtocol)
+            connection.drain()
+        asyncio.get_running_loop().call_later(self._moment, self.stop)
+
+    def stop(self) -> None:
+        """Stops accepting, and finishes what runs."""
         self._uvicorn.should_exit = True
 
     def end(self) -> None:
@@ -137,4 +177,4 @@ async def run_servers(
             on_started()
         await main
         for server in others:
-            server.drain()
+            server.stop()

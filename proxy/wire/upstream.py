@@ -1,10 +1,16 @@
-"""A call to an upstream: sent once, answered whole within its deadline, and every fault one of our errors."""
+"""A call to an upstream: sent once, answered whole within its deadline, and every fault one of our errors.
+
+Whether it is sent at all is its breaker's to say. Only a connect that failed is tried again, for then nothing was sent.
+"""
 
 import asyncio
+import logging
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from time import monotonic
+from typing import NamedTuple, Protocol
 
 import httpx
 
@@ -18,16 +24,27 @@ from proxy.contract.errors import (
     UpstreamUnavailable,
 )
 from proxy.contract.messages import Field
+from proxy.policy.breaker import Breaker, BreakerRule, Verdict
+from proxy.policy.retry import RetryBudget
 from proxy.wire.connection import Answer, Disconnected, ResponseTooLarge
 from proxy.wire.pool import Connections, Limits, Pool
 from proxy.wire.transport import TransportName, origin_of, tls_context, write_message
+
+RETRY_PAUSE = 0.1
+"""Seconds. What refuses is often back in a moment."""
+
+_log = logging.getLogger(__name__)
 
 
 class Sender(Protocol):
     """The way to one upstream. `target` is below its URL and sent byte for byte; Host is the sender's to add."""
 
-    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:
-        """Raises httpx.TransportError."""
+    limits: Limits
+
+    async def send(
+        self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: Limits | None = None
+    ) -> Answer:
+        """`limits` may hold other times for this exchange. Raises httpx.TransportError."""
 
     def connections(self) -> Connections | None:
         """How many are open; None where that cannot be told."""
@@ -40,14 +57,17 @@ class PoolSender:
 
     def __init__(self, url: str, pool: Pool) -> None:
         parsed = httpx.URL(url)
+        self.limits = pool.limits
         self._pool = pool
         self._origin = origin_of(parsed)
         self._base = parsed.raw_path.rstrip(b"/")
         self._host = (b"host", parsed.netloc)
 
-    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:
+    async def send(
+        self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: Limits | None = None
+    ) -> Answer:
         message = write_message(method, _below(self._base, target), (self._host, *lines), body)
-        return await self._pool.exchange(self._origin, message, without_body=method == b"HEAD")
+        return await self._pool.exchange(self._origin, message, limits=limits, without_body=method == b"HEAD")
 
     def connections(self) -> Connections:
         return self._pool.connections()
@@ -69,11 +89,14 @@ class HttpxSender:
         self._base = parsed.raw_path.rstrip(b"/")
         self._host = (b"host", parsed.netloc)
         self._transport = transport
-        self._limits = limits
+        self.limits = limits
         self._slots = asyncio.Semaphore(limits.max_connections)
         self._timeouts = {"connect": limits.connect_timeout, "read": limits.timeout, "write": limits.timeout}
 
-    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:
+    async def send(
+        self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: Limits | None = None
+    ) -> Answer:
+        limits = limits or self.limits
         request = httpx.Request(
             method.decode(),
             self._url,
@@ -82,8 +105,8 @@ class HttpxSender:
             extensions={"timeout": self._timeouts, "target": _below(self._base, target)},
         )
         now = asyncio.get_running_loop().time()
-        deadline = now + self._limits.timeout
-        await self._take_slot(min(now + self._limits.pool_timeout, deadline))
+        deadline = now + limits.timeout
+        await self._take_slot(min(now + limits.pool_timeout, deadline))
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._exchange(request)
@@ -119,7 +142,7 @@ class HttpxSender:
             body = bytearray()
             async for piece in response.stream:
                 body += piece
-                if len(body) > self._limits.max_response_bytes:
+                if len(body) > self.limits.max_response_bytes:
                     raise ResponseTooLarge("larger than max_response_bytes")
         finally:
             await response.aclose()
@@ -146,27 +169,93 @@ def open_sender(url: str, transport: TransportName, limits: Limits, ca_file: str
     return HttpxSender(url, theirs, limits)
 
 
-class Upstream:
-    """One upstream by its name on the metrics."""
+class UpstreamState(NamedTuple):
+    """How an upstream stands in this process. `connections` is None where that cannot be told."""
 
-    def __init__(self, name: str, sender: Sender) -> None:
+    connections: Connections | None
+    max_connections: int
+    is_open: bool
+    """Its breaker, half open too."""
+    retries_left: int
+
+
+class Upstream:
+    """One upstream by its name on the metrics, with its breaker and its budget of retries."""
+
+    def __init__(self, name: str, sender: Sender, rule: BreakerRule | None = None) -> None:
         self.name = name
         self._sender = sender
+        self._breaker = Breaker(rule or BreakerRule())
+        self._budget = RetryBudget()
 
-    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:
-        """Sends a call once. Raises one of the UpstreamErrors (contract, "From v2")."""
+    async def send(
+        self,
+        method: bytes,
+        target: bytes,
+        lines: Sequence[Field],
+        body: bytes,
+        on_retry: Callable[[], None] = lambda: None,
+    ) -> Answer:
+        """Sends a call at most once. `on_retry` is told where a connect is tried again.
+
+        Raises one of the UpstreamErrors (contract, "From v2").
+        """
+        now = monotonic()
+        admitted = self._breaker.admit(now)
+        self._budget.call(now)
+        verdict: Verdict = "unknown"
         try:
-            return await self._sender.send(method, target, lines, body)
-        except httpx.TransportError as error:
-            raise fault_of(error) from error
+            answer = await self._send(partial(self._send_once, method, target, lines, body), on_retry)
+            verdict = "failed" if answer.status >= 500 else "succeeded"
+            return answer
+        except UpstreamError as fault:
+            verdict = "unknown" if isinstance(fault, UpstreamOverloaded) else "failed"  # our own pool was too small
+            raise
+        finally:
+            self._tell(admitted, verdict)
 
-    def connections(self) -> Connections | None:
-        """How many are open; None where that cannot be told."""
-        return self._sender.connections()
+    def state(self) -> UpstreamState:
+        """As it is now."""
+        left = self._budget.left(monotonic())
+        connections, limit = self._sender.connections(), self._sender.limits.max_connections
+        return UpstreamState(connections, limit, self._breaker.is_open, left)
 
     async def aclose(self) -> None:
         """Closes its connections."""
         await self._sender.aclose()
+
+    async def _send(self, send: Callable[[Limits | None], Awaitable[Answer]], on_retry: Callable[[], None]) -> Answer:
+        deadline = monotonic() + self._sender.limits.timeout
+        try:
+            return await send(None)
+        except UpstreamError as fault:
+            again_at = monotonic() + RETRY_PAUSE
+            if again_at >= deadline or not self._may_retry(fault):
+                raise
+        on_retry()
+        await asyncio.sleep(RETRY_PAUSE)
+        return await send(self._sender.limits._replace(timeout=deadline - again_at))
+
+    def _may_retry(self, fault: UpstreamError) -> bool:
+        """Only what failed before there was a connection, and may be otherwise in a moment."""
+        connects = isinstance(fault, UpstreamUnavailable | UpstreamConnectTimeout) and not fault.reason.startswith(
+            "tls"
+        )
+        return connects and not self._breaker.is_open and self._budget.take(monotonic())
+
+    async def _send_once(
+        self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: Limits | None
+    ) -> Answer:
+        try:
+            return await self._sender.send(method, target, lines, body, limits)
+        except httpx.TransportError as error:
+            raise fault_of(error) from error
+
+    def _tell(self, admitted: int, verdict: Verdict) -> None:
+        was_open = self._breaker.is_open
+        self._breaker.tell(admitted, verdict, monotonic())
+        if self._breaker.is_open != was_open:
+            _log.warning("breaker of %s: %s", self.name, "closed" if was_open else "open, it fails too often")
 
 
 def fault_of(error: httpx.TransportError) -> UpstreamError:

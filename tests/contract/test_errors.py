@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from proxy.contract import errors
-from proxy.contract.errors import EndpointBrownout, ProxyError, UnmappedFieldRefused
+from proxy.contract.errors import BreakerOpen, EndpointBrownout, ProxyError, RequestTimeout, UnmappedFieldRefused
 
 
 def below(kind: type[ProxyError]) -> Iterator[type[ProxyError]]:
@@ -21,7 +21,9 @@ LEAVES = [kind for kind in below(ProxyError) if not kind.__subclasses__()]
 def made(kind: type[ProxyError]) -> ProxyError:
     if kind is UnmappedFieldRefused:
         return UnmappedFieldRefused("device_ids")
-    return EndpointBrownout(60) if kind is EndpointBrownout else kind()
+    if kind is RequestTimeout:
+        return RequestTimeout("header")
+    return kind(60) if kind in (EndpointBrownout, BreakerOpen) else kind()
 
 
 @pytest.mark.parametrize("kind", LEAVES)

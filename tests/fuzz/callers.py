@@ -18,7 +18,8 @@ from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.sinks import Telemetry
 from proxy.wire.connection import Answer
 from proxy.wire.headers import ToUpstream
-from proxy.wire.server import Server, address_of, bind
+from proxy.wire.pool import Limits
+from proxy.wire.server import CallerLimits, Server, address_of, bind
 from proxy.wire.upstream import Upstream
 from tests.fuzz.inputs import Check, Target, splits
 from tests.ruled import rules_of
@@ -87,10 +88,14 @@ WORDS = (
 class Counting:
     """A v2 that takes every call."""
 
+    limits = Limits()
+
     def __init__(self) -> None:
         self.calls = 0
 
-    async def send(self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes) -> Answer:  # noqa: ARG002
+    async def send(
+        self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: Limits | None = None
+    ) -> Answer:
         self.calls += 1
         return Answer(201, (), b'{"manufacturer_user_id":"u","nox_user_id":"n"}')
 
@@ -128,9 +133,8 @@ class Callers:
             now=lambda: 0.0,
         )
         app = PublicApp(pipeline)
-        self._server = Server(
-            app, self._listener, refuse=pipeline.refuse, dates_answers=False, max_header_bytes=MAX_HEADER
-        )
+        limits = CallerLimits(max_header_bytes=MAX_HEADER)
+        self._server = Server(app, self._listener, refuse=pipeline.refuse, dates_answers=False, limits=limits)
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self._unhandled.append(context))
         self._running = asyncio.create_task(self._server.run())
         await self._server.started()

@@ -85,10 +85,11 @@ def test_every_series_is_there(world: World) -> None:
 
 
 def test_what_two_workers_may_have_open_adds_up_though_one_was_killed(world: World) -> None:
-    limit = f'nox_proxy_upstream_connections_limit{{instance="{world.proxy.admin}"}}'
-    assert eventually(
-        lambda: world.prometheus.numbers(limit, "upstream") == {("v2",): 2 * V2Settings().max_connections}
-    )
+    def limit(of: str, *labels: str) -> dict[tuple[str, ...], float]:
+        return world.prometheus.numbers(f'nox_proxy_{of}_limit{{instance="{world.proxy.admin}"}}', *labels)
+
+    assert eventually(lambda: limit("upstream_connections", "upstream") == {("v2",): 2 * V2Settings().max_connections})
+    assert eventually(lambda: limit("connections") == {(): 20_000})
 
 
 def test_prometheus_is_given_openmetrics_and_reads_the_text_format_too(world: World) -> None:

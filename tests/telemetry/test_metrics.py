@@ -10,6 +10,8 @@ from proxy.telemetry.exchange import Attempt, Exchange
 from proxy.telemetry.exposition import Exposition
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.scrape import Scrape
+from proxy.wire.pool import Connections
+from proxy.wire.upstream import UpstreamState
 from tests.ruled import UNSCHEDULED, rules_of
 
 KEY = Credential(b"k", "authorization", digest(b"k"))
@@ -28,7 +30,8 @@ IDLE_WORKER = [
 
 
 def sample_v2(metrics: Metrics, active: int | None = 2, idle: int | None = 3, *, breaker_open: bool = False) -> None:
-    metrics.sample_upstream("v2", active=active, idle=idle, limit=8, breaker_open=breaker_open, retry_budget=5)
+    connections = None if active is None or idle is None else Connections(active, idle)
+    metrics.sample_upstream("v2", UpstreamState(connections, 8, breaker_open, 5))
 
 
 def exchange(**fields: object) -> Exchange:
@@ -92,8 +95,7 @@ def test_several_workers_add_up_but_the_latest_call_is_one() -> None:
         metrics.begin()
         metrics.finish(exchange(), seconds=0.2, now=now)
         sample_v2(metrics, breaker_open=block is first)
-        metrics.limit_callers(50)
-        metrics.sample_callers(7)
+        metrics.sample_callers(7, limit=50)
         metrics.draining(block is second)
     samples = exposed(first, second)
     assert "nox_proxy_requests_in_progress 2.0" in samples
@@ -118,10 +120,9 @@ def test_a_successor_keeps_the_counts_and_forgets_what_was_going_on() -> None:
     killed.finish(exchange(), seconds=0.2, now=1.0)
     killed.begin()
     sample_v2(killed, 1, 0, breaker_open=True)
-    killed.limit_callers(50)
-    killed.sample_callers(7)
-    killed.refuse_connection()
-    killed.time_out("header")
+    killed.sample_callers(7, limit=50)
+    killed.finish(exchange(attempts=[], timed_out="header", status=408), seconds=0.2, now=1.0)
+    killed.finish(exchange(attempts=[], outcome="too_many_connections", status=503), seconds=0.2, now=1.0)
     killed.draining(True)
     successor = Metrics(block)
     assert not Scrape([block], rules_of(), lambda: 0.0).is_ready()
@@ -156,6 +157,16 @@ def test_retries_show_a_zero_before_the_first() -> None:
         metrics.begin()
         metrics.finish(exchange(attempts=[attempt]), seconds=0.3, now=1.0)
     assert 'nox_proxy_upstream_retries_total{upstream="v2"} 1.0' in exposed(block)
+
+
+def test_a_call_that_the_breaker_refused_took_no_time_of_the_upstreams() -> None:
+    block = Block()
+    metrics = Metrics(block)
+    metrics.begin()
+    metrics.finish(exchange(attempts=[Attempt("v2", failure="breaker_open")]), seconds=0.1, now=1.0)
+    samples = exposed(block)
+    assert 'nox_proxy_upstream_failures_total{reason="breaker_open",upstream="v2"} 1.0' in samples
+    assert not [line for line in samples if "upstream_duration" in line]
 
 
 def test_a_transport_that_does_not_tell_its_connections_has_a_limit_still() -> None:

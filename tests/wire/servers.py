@@ -238,8 +238,8 @@ class Rendezvous:
 
 
 @contextlib.asynccontextmanager
-async def serve(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    """Listens on a free port of 127.0.0.1. At exit everything is closed, and a handler's bug comes out."""
+async def serve(handler: Handler, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[Server]:
+    """Listens on a port of 127.0.0.1, 0 for a free one. At exit all is closed, and a handler's bug comes out."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -259,7 +259,7 @@ async def serve(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIte
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.ensure_future(attend(reader, writer)))
 
-    listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls, backlog=512)
+    listener = await asyncio.start_server(accept, "127.0.0.1", port, ssl=tls, backlog=512)
     server = Server("https" if tls else "http", listener.sockets[0].getsockname()[1])
     try:
         yield server

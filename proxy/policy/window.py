@@ -1,0 +1,39 @@
+"""Counts of what is recent. Times are seconds on any clock that only goes forward."""
+
+from collections import deque
+
+SLOTS = 10
+"""What is too old is forgotten a slot at a time, so a window is up to a tenth shorter than it says."""
+
+
+class Window:
+    """How many calls there were in the last `seconds`, and how many of them were marked."""
+
+    def __init__(self, seconds: float) -> None:
+        self._slot_seconds = seconds / SLOTS
+        self._slots: deque[list[int]] = deque()  # a slot's number, its calls, and the marked ones
+        self.calls = 0
+        self.marked = 0
+
+    def count(self, now: float, *, calls: int = 0, marked: int = 0) -> None:
+        """Adds to the counts, and forgets what is too old."""
+        number = int(now / self._slot_seconds)
+        slots = self._slots
+        if not slots or slots[-1][0] < number:
+            self._forget(number - SLOTS)
+            slots.append([number, 0, 0])
+        slots[-1][1] += calls
+        slots[-1][2] += marked
+        self.calls += calls
+        self.marked += marked
+
+    def clear(self) -> None:
+        """Forgets all."""
+        self._slots.clear()
+        self.calls = self.marked = 0
+
+    def _forget(self, last: int) -> None:
+        while self._slots and self._slots[0][0] <= last:
+            _, calls, marked = self._slots.popleft()
+            self.calls -= calls
+            self.marked -= marked
