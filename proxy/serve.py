@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from socket import socket
@@ -34,6 +35,7 @@ from proxy.reload import Apply, Reloader, taker
 from proxy.settings import Settings
 from proxy.telemetry.access_log import LineWriter
 from proxy.telemetry.block import Block
+from proxy.telemetry.bugs import Formatter, tell_discreetly, tell_unhandled
 from proxy.telemetry.metrics import Metrics, forget_running
 from proxy.telemetry.scrape import Scrape
 from proxy.telemetry.sinks import Telemetry
@@ -53,10 +55,29 @@ ObeyAndTake = Callable[[Take, Callable[[], None], Callable[[], None]], None]
 
 def serve(file: Path | None) -> None:
     """Runs until SIGTERM or SIGINT. Raises SettingsFault, and OSError where an address cannot be had."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    _keep_secrets()
     with contextlib.closing(Reloader(file, _warn)) as reloader:
         _serve(reloader)
+
+
+def _keep_secrets() -> None:
+    """No words of a bug of ours in the log, and no core file: what callers sent may be in either."""
+    log = logging.StreamHandler()
+    log.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[log], level=logging.INFO)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    tell_discreetly()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _run(main: Coroutine[None, None, None]) -> None:
+    """To its end, in an event loop of its own."""
+
+    async def discreetly() -> None:
+        asyncio.get_running_loop().set_exception_handler(tell_unhandled)
+        await main
+
+    uvloop.run(discreetly())
 
 
 def _serve(reloader: Reloader) -> None:
@@ -69,20 +90,20 @@ def _serve(reloader: Reloader) -> None:
     if settings.workers == 1:
         beside = Server(app, admin, drain_seconds=1)
         obey = partial(_obey_alone, reloader)
-        uvloop.run(_serve_public(settings, public, blocks[0], obey, [beside], show=[scrape.apply], on_started=said))
+        _run(_serve_public(settings, public, blocks[0], obey, [beside], show=[scrape.apply], on_started=said))
         return
 
     turns = os.memfd_create("turns") if settings.access_log else None  # a file that needs no place to be
 
     def work(block: Block, link: Receiver) -> None:
         admin.close()
-        uvloop.run(_serve_public(reloader.settings, public, block, partial(obey_supervisor, link), turns=turns))
+        _run(_serve_public(reloader.settings, public, block, partial(obey_supervisor, link), turns=turns))
 
     def administer(link: Receiver) -> None:
         public.close()
         scrape.apply(make_rules(reloader.settings))
         server = Server(app, admin, drain_seconds=1)
-        uvloop.run(run_servers(server, obey=partial(outlast_workers, link, taker(settings, scrape.apply))))
+        _run(run_servers(server, obey=partial(outlast_workers, link, taker(settings, scrape.apply))))
 
     workers = {
         f"worker {number}": Worker(partial(work, block), partial(forget_running, block))

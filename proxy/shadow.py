@@ -6,7 +6,6 @@ tasks, which have an Upstream of their own.
 
 import asyncio
 import logging
-import traceback
 import zlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from proxy.contract.envelope import failure
 from proxy.contract.errors import UnmappedFieldRefused, UpstreamError
 from proxy.contract.messages import Body, Field
 from proxy.rules import Endpoint
+from proxy.telemetry.bugs import described
 from proxy.telemetry.exchange import Comparison, Verdict
 from proxy.translation import Translated, to_v1
 from proxy.wire.connection import Answer
@@ -107,7 +107,7 @@ class Shadow:
                 found = await self._find(call)
             except Exception as bug:  # the next call is not to suffer for it
                 found = _found(call, "v2_error", type(bug).__name__)
-                _say_crashed(call, bug)
+                _log.error("shadow of request %s crashed: %s", call.request_id.decode(), described(bug))
             finally:
                 self._finish(call, found)
 
@@ -156,13 +156,6 @@ def _found(
     call: ShadowCall, verdict: Verdict, reason: str | None = None, differences: tuple[Difference, ...] = ()
 ) -> Comparison:
     return Comparison(call.request_id, call.endpoint.change.name, verdict, differences, reason)
-
-
-def _say_crashed(call: ShadowCall, bug: Exception) -> None:
-    """A bug of ours: its type and where it arose. Its own words may hold a caller's values."""
-    where = "".join(traceback.format_tb(bug.__traceback__))
-    request_id = call.request_id.decode()
-    _log.error("shadow of request %s crashed: %s\n%s", request_id, type(bug).__name__, where.rstrip())
 
 
 class _UnknownCoding(Exception): ...

@@ -23,6 +23,7 @@ from multiprocessing.context import ForkProcess
 from typing import NamedTuple
 
 from proxy.news import News, Receiver, Sender, Spreading, Take, make_link
+from proxy.telemetry.bugs import described
 from proxy.wire.server import OPERATORS
 
 _log = logging.getLogger(__name__)
@@ -165,6 +166,9 @@ class Supervisor:
             run(link)
         except OSError as error:
             _log.error("%s cannot work: %s", multiprocessing.current_process().name, error)
+            sys.exit(1)
+        except Exception as bug:  # multiprocessing would tell of it in its own words
+            _log.error("%s crashed: %s", multiprocessing.current_process().name, described(bug))
             sys.exit(1)
 
     def _end_admin(self) -> None:

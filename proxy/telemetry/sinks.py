@@ -1,13 +1,13 @@
 """Where each Exchange goes: the metrics, the access log and the spans. And what the shadow found: the first two."""
 
 import logging
-import traceback
 from collections.abc import Callable
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Optional
 
 from proxy.contract.messages import Request
 from proxy.telemetry.access_log import write_comparison, write_line
+from proxy.telemetry.bugs import described
 from proxy.telemetry.exchange import Comparison, Exchange
 from proxy.telemetry.metrics import Metrics
 
@@ -51,6 +51,5 @@ class Telemetry:
             self._write(write_comparison(comparison))
 
     def crash(self, exchange: Exchange, bug: Exception) -> None:
-        """A bug of ours: its type and where it arose. Its own words may hold a caller's values."""
-        where = "".join(traceback.format_tb(bug.__traceback__))
-        _log.error("request %s crashed: %s\n%s", exchange.request_id.decode(), type(bug).__name__, where.rstrip())
+        """A bug of ours has ended a request."""
+        _log.error("request %s crashed: %s", exchange.request_id.decode(), described(bug))
