@@ -93,7 +93,7 @@ def check(config: Config = None) -> None:
         _fail(*fault.lines)
     urls = " and ".join(settings.upstreams.urls.values())
     print(f"settings are valid: {authority(*settings.listen)} sends to {urls}")
-    for warning in warnings(settings):
+    for warning in warnings(config, settings):
         _errors.print(f"warning: {warning}", markup=False)
 
 

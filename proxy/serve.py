@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import resource
+import stat
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from functools import partial
@@ -56,8 +57,9 @@ ObeyAndTake = Callable[[Take, Callable[[], None], Callable[[], None]], None]
 def serve(file: Path | None) -> None:
     """Runs until SIGTERM or SIGINT. Raises SettingsFault, and OSError where an address cannot be had."""
     _keep_secrets()
-    with contextlib.closing(Reloader(file, _warn)) as reloader:
-        _serve(reloader)
+    warn = partial(_warn, file)
+    with contextlib.closing(Reloader(file, warn)) as reloader:
+        _serve(reloader, warn)
 
 
 def _keep_secrets() -> None:
@@ -80,17 +82,21 @@ def _run(main: Coroutine[None, None, None]) -> None:
     uvloop.run(discreetly())
 
 
-def _serve(reloader: Reloader) -> None:
+def _serve(reloader: Reloader, warn: Callable[[Settings], None]) -> None:
     settings = reloader.settings
     public, admin = bind(*settings.listen), bind(*settings.admin_listen)
     blocks = [Block() for _ in range(settings.workers)]
     scrape = Scrape([*blocks, reloader.block], make_rules(settings), time.time)
     app = admin_app(scrape, make_overviews(settings, scrape))
-    said = partial(_say_started, settings, address_of(public), address_of(admin))
+
+    def say_started() -> None:
+        _say_started(settings, address_of(public), address_of(admin))
+        warn(settings)
+
     if settings.workers == 1:
         beside = Server(app, admin, drain_seconds=1)
         obey = partial(_obey_alone, reloader)
-        _run(_serve_public(settings, public, blocks[0], obey, [beside], show=[scrape.apply], on_started=said))
+        _run(_serve_public(settings, public, blocks[0], obey, [beside], show=[scrape.apply], on_started=say_started))
         return
 
     turns = os.memfd_create("turns") if settings.access_log else None  # a file that needs no place to be
@@ -110,12 +116,13 @@ def _serve(reloader: Reloader) -> None:
         for number, block in enumerate(blocks, 1)
     }
     supervisor = Supervisor(workers, Worker(administer), reloader, drain_seconds=settings.drain_seconds)
-    supervisor.run(on_started=said, on_stop=public.close)
+    supervisor.run(on_started=say_started, on_stop=public.close)
 
 
-def warnings(settings: Settings) -> list[str]:
-    """What the settings allow and an operator should know."""
-    found = [
+def warnings(file: Path | None, settings: Settings) -> list[str]:
+    """What the settings allow, and their file's mode, and an operator should know."""
+    found = [f"{file}: others can read it; chmod o-r"] if file is not None and _is_open_to_others(file) else []
+    found += [
         f"changes.{change.name}.{field} = {policy!r}: v2 does not keep {field}; "
         + ("answers repeat what was sent, which is stored nowhere" if policy == "echo" else "answers hold none")
         for change in CHANGES
@@ -134,6 +141,14 @@ def warnings(settings: Settings) -> list[str]:
     if lacks_spans():
         found.append("OTEL_*: spans are asked for, but OpenTelemetry is not installed: ./deploy/venv otel")
     return found
+
+
+def _is_open_to_others(file: Path) -> bool:
+    """Whether everybody who comes to it may read it; of a pipe that says nothing."""
+    with contextlib.suppress(OSError):
+        mode = file.stat().st_mode
+        return stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)
+    return False
 
 
 def _obey_alone(reloader: Reloader, take: Take, drain: Callable[[], None], end: Callable[[], None]) -> None:
@@ -204,11 +219,10 @@ def _say_started(settings: Settings, public: str, admin: str) -> None:
         admin,
         " and ".join(settings.upstreams.urls.values()),
     )
-    _warn(settings)
 
 
-def _warn(settings: Settings) -> None:
-    for warning in warnings(settings):
+def _warn(file: Path | None, settings: Settings) -> None:
+    for warning in warnings(file, settings):
         _log.warning(warning)
 
 

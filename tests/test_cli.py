@@ -52,6 +52,25 @@ def test_check_says_what_the_settings_mean(tmp_path: Path) -> None:
     assert "v2 does not keep device_ids" in checked.stderr
 
 
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o604, True), (0o640, False), (0o600, False)])
+def test_check_warns_of_a_file_that_others_can_read(tmp_path: Path, mode: int, warned: bool) -> None:
+    """By whatever link it is named, as in a ConfigMap."""
+    file = tmp_path / "..data"
+    file.write_text('changes.connect_nox_user.device_ids = "reject"')
+    file.chmod(mode)
+    link = tmp_path / "settings.toml"
+    link.symlink_to(file)
+    checked = run("check", "--config", str(link))
+    assert checked.returncode == 0
+    assert checked.stderr == (f"warning: {link}: others can read it; chmod o-r\n" if warned else "")
+
+
+def test_a_pipe_is_warned_of_by_nobody() -> None:
+    script = f"{sys.executable} -m proxy check --config <(echo 'changes.connect_nox_user.device_ids = \"reject\"')"
+    checked = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
 def test_check_names_both_upstreams_and_a_shadow_of_nobody(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     shadow = "[changes.connect_nox_user.rollout.shadow]\npercent = 5\naccept_side_effects = true\n"

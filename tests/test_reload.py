@@ -87,6 +87,8 @@ def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, v1: Simulator, v2: Simulator
 ) -> Iterator[House]:
     file = tmp_path_factory.mktemp("settings") / "nox-proxy.toml"
+    file.touch(0o604)
+    file.write_text(ECHOES)
     proxy = Operated(file, v2, WORKERS=request.param, UPSTREAMS__V1__URL=f"http://{v1.address}")
     yield House(proxy, v1, v2)
     assert proxy.stop() == 0
@@ -260,6 +262,19 @@ def mounted(proxy: Operated) -> Iterator[Operated]:
     proxy.reload()
     yield proxy
     proxy.file.unlink()
+
+
+def test_a_file_that_others_can_read_is_warned_of(proxy: Operated) -> None:
+    """At the start, and with each reload for as long as it is so. The other warning comes behind it."""
+    warning = f"WARNING {proxy.file}: others can read it; chmod o-r"
+
+    def said(mode: int) -> list[str]:
+        proxy.file.chmod(mode)
+        return proxy.after(proxy.hang_up, "v2 does not keep device_ids")
+
+    assert proxy.err[1].endswith(warning)
+    assert not any(line.endswith(warning) for line in said(0o640))
+    assert sum(line.endswith(warning) for line in said(0o604)) == 1
 
 
 @pytest.mark.parametrize("write", [overwrite, rename])
