@@ -66,6 +66,9 @@ class V1Error(NamedTuple):
     error_code: str
     drifted: bool
 
+    def __repr__(self) -> str:
+        return f"V1Error({self.error_code})"  # v2's text may name a user
+
 
 def success(data: Body, now: float) -> bytes:
     """The body of v1's 201; `now` is in Unix seconds."""

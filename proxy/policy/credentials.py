@@ -2,6 +2,7 @@
 
 import re
 from hashlib import sha256
+from hmac import compare_digest
 from typing import Literal
 
 import msgspec
@@ -34,14 +35,15 @@ class Credential(msgspec.Struct, frozen=True):
 def read_credential(fields: Fields) -> Credential:
     """The caller's one key (admission 5 to 7). An Authorization of another scheme counts as none.
 
-    Raises MissingApiKey, ConflictingApiKeys or InvalidApiKey.
+    Raises MissingApiKey, ConflictingApiKeys or InvalidApiKey. Keys are compared in constant time, as everywhere, though
+    both are the caller's own here.
     """
     named = [value for value in fields.get(b"x-api-key", ()) if value]
     keys = named + _authorization_keys(fields)
     if not keys:
         raise MissingApiKey
-    key = keys[0]
-    if any(other != key for other in keys):
+    key, *others = keys
+    if not all(compare_digest(key, other) for other in others):
         raise ConflictingApiKeys
     if not _FIT.fullmatch(key):
         raise InvalidApiKey

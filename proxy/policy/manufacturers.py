@@ -17,5 +17,9 @@ class Manufacturers:
         self._names = {digest: name for name, listed in digests.items() for digest in listed}
 
     def listed(self, digest: str) -> str | None:
-        """The manufacturer whose list names the key; `digest` is its SHA-256 in hex."""
+        """The manufacturer whose list names the key; `digest` is its SHA-256 in hex.
+
+        How long it takes tells nothing of a listed key: a caller cannot steer a digest towards a listed one, and from
+        a part of a digest no key follows. Nor is anything granted here: whether a key counts is the upstream's to say.
+        """
         return self._names.get(digest)

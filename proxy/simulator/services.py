@@ -38,6 +38,9 @@ class Call(msgspec.Struct, frozen=True):
     headers: list[tuple[str, str]]
     body: str
 
+    def __repr__(self) -> str:
+        return f"Call({self.method})"  # the headers hold a key
+
 
 class Answer(msgspec.Struct, frozen=True):
     """What a service says to a call, before any fault."""
@@ -45,12 +48,18 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     body: object
 
+    def __repr__(self) -> str:
+        return f"Answer({self.status})"  # the body names a user
+
 
 class Credential(NamedTuple):
     """The key a call bore and where; empty where it bore none."""
 
     key: str
     header: RecordedCredential
+
+    def __repr__(self) -> str:
+        return f"Credential({self.header})"
 
 
 class Service(ABC):
