@@ -90,7 +90,7 @@ class Buggy(Proxy):
         return any(line.endswith(f"BugIn{place.title()}") for line in list(self.err))
 
 
-@pytest.mark.parametrize(("workers", "debug"), [("1", False), ("2", False), ("1", True)])
+@pytest.mark.parametrize(("workers", "debug"), [("1", True), ("2", False)])
 def test_a_bug_is_told_without_its_words(
     v2: Simulator, monkeypatch: pytest.MonkeyPatch, workers: str, debug: bool
 ) -> None:
