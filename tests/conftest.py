@@ -17,6 +17,17 @@ def pytest_configure() -> None:
         del os.environ[name]
 
 
+LONGEST = (
+    *("test_demo.py", "test_workers.py", "test_reload.py", "test_guide.py", "test_faults.py"),
+    *("test_page_in_chromium.py", "test_cli.py", "test_deprecation.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that at the end no process is left with one of them while the others are done."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _secrets_are_kept() -> Iterator[None]:
     """In each process of the run, at its very end: what is set up first is taken down last."""

@@ -15,6 +15,7 @@ import pytest
 from proxy.policy.credentials import digest
 from tests.processes import DEADLINE, ROOT, Proxy, Reply, Simulator, Wire, call, eventually
 from tests.test_admission import GOOD, JSON, KEY, failed, succeeded
+from tests.test_reload import Operated
 
 SCHEDULE = "CHANGES__CONNECT_NOX_USER__DEPRECATION"
 DOCS, POLICY = "https://docs.example/v1?a=1,2", "https://nox.example/sunset;v1"
@@ -80,6 +81,20 @@ def start(workers: str) -> Iterator[Callable[..., Proxy]]:
     for proxy in started:
         proxy.popen.terminate()  # all at once; a second signal would cut the drain short
     assert [proxy.popen.wait(DEADLINE) or proxy.stop() for proxy in started] == [0] * len(started)
+
+
+@pytest.fixture(scope="module")
+def operated(workers: str, tmp_path_factory: pytest.TempPathFactory, v2: Simulator) -> Iterator[Operated]:
+    """One whose schedule its operator changes."""
+    file = tmp_path_factory.mktemp("settings") / "nox-proxy.toml"
+    running = Operated(file, v2, MANUFACTURERS=MANUFACTURERS, WORKERS=workers)
+    yield running
+    assert running.stop() == 0
+
+
+def brownouts(*windows: str) -> str:
+    """The settings, of TOML's inline tables."""
+    return f"[changes.connect_nox_user.deprecation]\nbrownouts = [{', '.join(windows)}]"
 
 
 ANNOUNCED = {"deprecated_at": DEPRECATED, "sunset_at": SUNSET, "documentation": DOCS, "policy": POLICY}
@@ -299,23 +314,31 @@ def test_a_410_before_the_body_was_read_closes(over: Proxy, dark: Proxy) -> None
             assert wire.is_closed()
 
 
-def test_whom_a_410_counts_for(v2: Simulator, start: Callable[..., Proxy]) -> None:
+def test_whom_a_410_counts_for(dark: Proxy) -> None:
     """An unlisted key is `unregistered`, for v2 cannot judge it; no key, or an unfit one, is nobody's."""
-    running = start(v2.url, DARK)
-    for key in ("z-1", "z-2", "stranger-1", "stranger-2", "stranger-3", "", "a b"):
-        ask(running.address, head(key=key, length=ONE) + GOOD)
-    metrics = running.metrics()
+    wanted = (("zenith", 410), ("unregistered", 410), ("unauthenticated", 401))
 
-    def count(manufacturer: str, status: int) -> float:
-        labels = {ENDPOINT, f'manufacturer="{manufacturer}"', 'upstream="none"', f'status="{status}"'}
+    def counts() -> list[float]:
+        metrics = dark.metrics()
         requests = {name: value for name, value in metrics.items() if name.startswith("nox_proxy_requests_total{")}
-        return sum(value for name, value in requests.items() if set(name[25:-1].split(",")) == labels)
+        labels = [
+            {ENDPOINT, f'manufacturer="{its}"', 'upstream="none"', f'status="{status}"'} for its, status in wanted
+        ]
+        return [sum(n for name, n in requests.items() if set(name[25:-1].split(",")) == its) for its in labels]
 
-    assert (count("zenith", 410), count("unregistered", 410), count("unauthenticated", 401)) == (2, 3, 2)
-    assert not any("upstream_duration" in name for name in metrics)
+    before, sent = counts(), durations(dark)
+    for key in ("z-1", "z-2", "stranger-1", "stranger-2", "stranger-3", "", "a b"):
+        ask(dark.address, head(key=key, length=ONE) + GOOD)
+    assert [now - then for now, then in zip(counts(), before, strict=True)] == [2, 3, 2]
+    assert durations(dark) == sent
     for manufacturer in ("zenith", "unregistered"):
         last_seen = f'nox_proxy_legacy_last_seen_timestamp_seconds{{{ENDPOINT},manufacturer="{manufacturer}"}}'
-        assert metrics[last_seen] == pytest.approx(time.time(), abs=60)
+        assert dark.metrics()[last_seen] == pytest.approx(time.time(), abs=60)
+
+
+def durations(running: Proxy) -> dict[str, float]:
+    """What /metrics says of the calls to upstreams."""
+    return {name: value for name, value in running.metrics().items() if "upstream_duration" in name}
 
 
 # the schedule on /metrics
@@ -339,14 +362,16 @@ def test_the_gauges_of_what_is_set(announcing: Proxy, dark: Proxy, proxy: Proxy)
     assert gauges(proxy) == {ACTIVE: 0}
 
 
-def test_the_gauges_of_the_next_brownout(v2: Simulator, start: Callable[..., Proxy]) -> None:
+def test_the_gauges_of_the_next_brownout(operated: Operated) -> None:
     """Of the first that has not begun, while another runs."""
-    later = [
-        {"start": "2090-01-01T00:00:00Z", "end": "2090-01-01T01:00:00Z"},
-        {"start": "2080-01-01T00:00:00Z", "end": "2080-01-01T00:30:00.5Z", "exempt": ["acme"]},
-        {"start": "2020-01-01T00:00:00Z", "end": "2080-01-01T00:00:00Z", "percent": 0},
-    ]
-    assert gauges(start(v2.url, {"brownouts": later})) == {
+    operated.reload(
+        brownouts(
+            "{start = 2090-01-01T00:00:00Z, end = 2090-01-01T01:00:00Z}",
+            '{start = 2080-01-01T00:00:00Z, end = 2080-01-01T00:30:00.5Z, exempt = ["acme"]}',
+            "{start = 2020-01-01T00:00:00Z, end = 2080-01-01T00:00:00Z, percent = 0}",
+        )
+    )
+    assert gauges(operated) == {
         ACTIVE: 1,
         f"nox_proxy_next_brownout_start_timestamp_seconds{{{ENDPOINT}}}": 3471292800,
         f"nox_proxy_next_brownout_end_timestamp_seconds{{{ENDPOINT}}}": 3471294600.5,
@@ -357,11 +382,10 @@ def test_the_gauges_of_the_next_brownout(v2: Simulator, start: Callable[..., Pro
     }
 
 
-def test_a_share_of_the_unlisted_is_hit_too(v2: Simulator, start: Callable[..., Proxy]) -> None:
+def test_a_share_of_the_unlisted_is_hit_too(operated: Operated) -> None:
     """Each of their keys is a caller of its own, so a window of 50 % hits half of them: not none."""
-    half = {"start": "2080-01-01T00:00:00Z", "end": "2080-01-01T01:00:00Z", "percent": 50}
-    told = gauges(start(v2.url, {"brownouts": [half]}))
-    assert told[f'nox_proxy_next_brownout_covers{{{ENDPOINT},manufacturer="unregistered"}}'] == 1
+    operated.reload(brownouts("{start = 2080-01-01T00:00:00Z, end = 2080-01-01T01:00:00Z, percent = 50}"))
+    assert gauges(operated)[f'nox_proxy_next_brownout_covers{{{ENDPOINT},manufacturer="unregistered"}}'] == 1
 
 
 def moment(seconds: float) -> str:
@@ -378,16 +402,16 @@ class Look(NamedTuple):
     has_next: bool
 
 
-def test_a_brownout_begins_and_ends_while_the_proxy_runs(v2: Simulator, start: Callable[..., Proxy]) -> None:
+def test_a_brownout_begins_and_ends_while_the_proxy_runs(operated: Operated) -> None:
     """To the moment: what is had wholly before it, in it and after it."""
-    begin = time.time() + 5  # it takes a second or two to start
-    end = begin + 1.5
-    running = start(v2.url, {"brownouts": [{"start": moment(begin), "end": moment(end)}]})
+    begin = time.time() + 2
+    end = begin + 2
+    operated.reload(brownouts(f"{{start = {moment(begin)}, end = {moment(end)}}}"))
     looks: list[Look] = []
 
     def look() -> bool:
         asked = time.time()
-        status, told = call(running.address, GOOD, KEY).status, gauges(running)
+        status, told = call(operated.address, GOOD, KEY).status, gauges(operated)
         looks.append(Look(asked, time.time(), status, told.pop(ACTIVE), bool(told)))
         return asked > end + 0.2
 

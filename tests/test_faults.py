@@ -35,14 +35,23 @@ def request(body: bytes = GOOD) -> bytes:
     )
 
 
-@pytest.fixture(params=["keepalive", "httpx"])
-def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Proxy, Simulator]]:
-    """A proxy and a v2 of its own, which a test may kill."""
+@pytest.fixture(scope="module", params=["keepalive", "httpx"])
+def its_own(request: pytest.FixtureRequest) -> Iterator[tuple[Proxy, str]]:
+    """A proxy, and the address of its v2, at which nobody listens."""
     v2 = Simulator()
     proxy = Proxy(v2.url, UPSTREAMS__V2__TRANSPORT=request.param, UPSTREAMS__V2__TIMEOUT="2")
+    v2.stop()
+    yield proxy, v2.address
+    assert proxy.stop() == 0
+
+
+@pytest.fixture
+def pair(its_own: tuple[Proxy, str]) -> Iterator[tuple[Proxy, Simulator]]:
+    """A proxy and its v2, which a test may kill."""
+    proxy, address = its_own
+    v2 = Simulator(listen=address)
     yield proxy, v2
     v2.stop()
-    assert proxy.stop() == 0
 
 
 def test_v2_killed_between_calls(pair: tuple[Proxy, Simulator]) -> None:

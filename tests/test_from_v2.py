@@ -254,35 +254,34 @@ NO_DEVICES = b'{"manufacturer_user_id": "u-1"}'
 EMPTY_DEVICES = b'{"manufacturer_user_id": "u-1", "device_ids": []}'
 
 
-@pytest.mark.parametrize(
-    ("policy", "body", "devices", "unmapped"),
-    [
-        ("echo", GOOD, ["d-1", "d-2"], "device_ids"),
-        ("echo", EMPTY_DEVICES, [], None),
-        ("echo", NO_DEVICES, [], None),
-        ("drop", GOOD, [], "device_ids"),
-        ("drop", NO_DEVICES, [], None),
-        ("reject", GOOD, None, "device_ids"),
-        ("reject", EMPTY_DEVICES, None, None),
-        ("reject", NO_DEVICES, [], None),
-    ],
-)
-def test_device_ids_by_their_policy(
-    v2: Simulator, policy: str, body: bytes, devices: list[str] | None, unmapped: str | None
-) -> None:
-    v2.forget()
+BY_POLICY: dict[str, list[tuple[bytes, list[str] | None, str | None]]] = {
+    "echo": [(GOOD, ["d-1", "d-2"], "device_ids"), (EMPTY_DEVICES, [], None), (NO_DEVICES, [], None)],
+    "drop": [(GOOD, [], "device_ids"), (NO_DEVICES, [], None)],
+    "reject": [(GOOD, None, "device_ids"), (EMPTY_DEVICES, None, None), (NO_DEVICES, [], None)],
+}
+"""What is sent, the device IDs of the answer or None where there is none, and the field that is named as lost."""
+
+
+@pytest.mark.parametrize("policy", BY_POLICY)
+def test_device_ids_by_their_policy(v2: Simulator, policy: str) -> None:
     proxy = Proxy(v2.url, CHANGES__CONNECT_NOX_USER__DEVICE_IDS=policy)
     try:
-        reply = call(proxy.address, body, JSON)
-        if devices is None:
-            assert failed(reply, 400, "device_ids_unsupported")
-            assert v2.calls() == []
-        else:
-            assert succeeded(reply, devices=tuple(devices))
-        assert reply.headers.get("nox-unmapped") == unmapped
-        counted = [n for name, n in proxy.metrics().items() if name.startswith("nox_proxy_unmapped_fields_total")]
-        assert counted == ([1.0] if unmapped else [])
+        for body, devices, unmapped in BY_POLICY[policy]:
+            v2.forget()
+            before = unmapped_fields(proxy)
+            reply = call(proxy.address, body, JSON)
+            if devices is None:
+                assert failed(reply, 400, "device_ids_unsupported")
+                assert v2.calls() == []
+            else:
+                assert succeeded(reply, devices=tuple(devices))
+            assert reply.headers.get("nox-unmapped") == unmapped
+            assert unmapped_fields(proxy) - before == (1 if unmapped else 0)
     finally:
         assert proxy.stop() == 0
     warned = any("v2 does not keep device_ids" in line for line in proxy.err)
     assert warned == (policy != "reject")
+
+
+def unmapped_fields(proxy: Proxy) -> float:
+    return sum(n for name, n in proxy.metrics().items() if name.startswith("nox_proxy_unmapped_fields_total"))

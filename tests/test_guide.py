@@ -4,6 +4,7 @@ A shell runs the commands one by one, on free ports. So it does with `verify` as
 """
 
 import json
+import os
 import random
 import re
 import socket
@@ -20,7 +21,7 @@ import pytest
 from proxy.settings import load
 from proxy.telemetry import series
 from proxy.wire.headers import fallback_status
-from tests.processes import ROOT, call, eventually
+from tests.processes import ROOT, UNMEASURED, call, eventually
 
 README = (ROOT / "README.md").read_text()
 ENDED = "ended with status"
@@ -59,7 +60,13 @@ class Shell:
     def __init__(self, directory: Path) -> None:
         (directory / ".venv").symlink_to(ROOT / ".venv")
         self.popen = subprocess.Popen(
-            ["bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=directory
+            ["bash"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=directory,
+            env={**os.environ, **UNMEASURED},
         )
         assert self.popen.stdin
         assert self.popen.stdout

@@ -321,9 +321,11 @@ def test_a_broken_file_changes_nothing(proxy: Operated, what: str) -> None:
 
 
 def test_every_fault_is_said(proxy: Operated) -> None:
-    said = proxy.refuse('[manufacturers.acme]\nkeys_sha256 = ["hunter-2"]\n[colours]')
+    text = '[manufacturers.acme]\nkeys_sha256 = ["hunter-2"]\n[colours]'
+    places = ["colours", "manufacturers.acme.keys_sha256.0"]
+    said = proxy.after(lambda: proxy.hang_up(text), *(f"{REFUSED}: {place}: " for place in places))
     faults = [line.partition(f"{REFUSED}: ")[2] for line in said if REFUSED in line]
-    assert [fault.partition(":")[0] for fault in faults] == ["colours", "manufacturers.acme.keys_sha256.0"]
+    assert [fault.partition(":")[0] for fault in faults] == places
 
 
 def test_a_file_that_is_gone_is_said_once_and_healed_by_its_return(proxy: Operated) -> None:

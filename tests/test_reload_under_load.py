@@ -106,7 +106,9 @@ def under_load(wrk: str, place: Path, proxy: Operated, do: Callable[[], None]) -
     script = place / "check.lua"
     script.write_text(SCRIPT)
     load = subprocess.Popen(
-        [wrk, "-t2", "-c16", "-d60s", "-s", str(script), f"http://{proxy.address}"], stdout=subprocess.PIPE, text=True
+        [wrk, "-t2", "-c16", "-d120s", "--timeout", "20s", "-s", str(script), f"http://{proxy.address}"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         do()

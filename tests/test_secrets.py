@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.processes import ROOT, Proxy, Simulator, call
+from tests.processes import ROOT, UNMEASURED, Proxy, Simulator, call
 from tests.sent import sent
 from tests.told import told
 
@@ -44,7 +44,7 @@ def test_a_run_in_which_one_is_said_fails(tmp_path: Path) -> None:
     file = tmp_path / "test_leak.py"
     file.write_text(LEAK)
     command = [sys.executable, "-m", "pytest", "-p", "xdist", "-n", "1", "-p", "tests.conftest", str(file)]
-    env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    env = {**os.environ, **UNMEASURED, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 1
     assert f"assert ['{KEY}'] == []" in run.stdout

@@ -16,16 +16,22 @@ KEY = {"x-api-key": "k-1"}
 V2_PATH = "/v2/manufacturer/device-connections"
 
 
+class Service(Simulator):
+    """One whose lines are under test."""
+
+    measured = True
+
+
 @pytest.fixture(scope="module")
 def v1() -> Iterator[Simulator]:
-    running = Simulator("v1", "--key", "k-1")
+    running = Service("v1", "--key", "k-1")
     yield running
     running.stop()
 
 
 @pytest.fixture(scope="module")
 def own_v2() -> Iterator[Simulator]:
-    running = Simulator("v2", "--key", "k-1", "--key", "k-2")
+    running = Service("v2", "--key", "k-1", "--key", "k-2")
     yield running
     running.stop()
 
@@ -116,7 +122,7 @@ def test_a_mismatch_is_another_nox_user(version: str, v1: Simulator, own_v2: Sim
 
 
 def test_a_setting_orders_a_fault_for_all() -> None:
-    v2 = Simulator("v2", "--fault", "html")
+    v2 = Service("v2", "--fault", "html")
     try:
         reply = call(v2.address, b'{"user_id": "u"}', {"x-api-key": "demo-key"}, path=V2_PATH)
         assert (reply.status, reply.headers["content-type"]) == (502, "text/html; charset=utf-8")
@@ -179,7 +185,7 @@ def test_v1_records_its_calls_without_keys(tmp_path: Path) -> None:
     file = tmp_path / "calls.ndjson"
     bodies = [b'{"manufacturer_user_id": "\xc3\xa9", "x": "not-to-be-kept"}', b"\xff other-key", b""]
     for _ in range(2):
-        v1 = Simulator("v1", "--key", "not-to-be-kept", "--record", str(file))
+        v1 = Service("v1", "--key", "not-to-be-kept", "--record", str(file))
         try:
             call(v1.address, bodies[0], {"x-api-key": "not-to-be-kept", "content-type": "application/json"})
             call(v1.address, bodies[1], {"authorization": "ApiKey other-key", "content-encoding": "br"})
@@ -211,7 +217,7 @@ def test_v1_records_its_calls_without_keys(tmp_path: Path) -> None:
 
 
 def test_a_record_that_cannot_be_written_fails_no_call() -> None:
-    v1 = Simulator("v1", "--record", "/dev/full")
+    v1 = Service("v1", "--record", "/dev/full")
     try:
         assert call(v1.address, b'{"manufacturer_user_id": "u"}', {"x-api-key": "demo-key"}).status == 201
         v1.find("ERROR a call is not recorded: No space left")

@@ -28,6 +28,14 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_file)
 
 
+def trust_for(url: str, ca_file: str | None) -> ssl.SSLContext:
+    """By what the connections to a URL are verified. Plain ones trust nobody, which saves a start reading authorities.
+
+    Raises OSError as `tls_context` does.
+    """
+    return tls_context(ca_file) if httpx.URL(url).scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def check_url(text: str) -> None:
     """Raises ValueError for a URL that the transports could not use."""
     try:

@@ -28,7 +28,7 @@ from proxy.policy.breaker import Breaker, BreakerRule, Verdict
 from proxy.policy.retry import RetryBudget
 from proxy.wire.connection import Answer, Disconnected, ResponseTooLarge
 from proxy.wire.pool import Connections, Limits, Pool
-from proxy.wire.transport import TransportName, origin_of, tls_context, write_message
+from proxy.wire.transport import TransportName, origin_of, trust_for, write_message
 
 RETRY_PAUSE = 0.1
 """Seconds. What refuses is often back in a moment."""
@@ -158,7 +158,7 @@ def _below(base: bytes, target: bytes) -> bytes:
 
 def open_sender(url: str, transport: TransportName, limits: Limits, ca_file: str | None) -> Sender:
     """Raises OSError where `ca_file` cannot be read."""
-    tls = tls_context(ca_file)
+    tls = trust_for(url, ca_file)
     if transport == "keepalive":
         return PoolSender(url, Pool(limits, tls))
     theirs = httpx.AsyncHTTPTransport(

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.processes import ROOT, Proxy
+from tests.processes import ROOT, UNMEASURED, Proxy
 
 DESCRIPTION = ROOT / "proxy/contract/openapi/v1.yaml"
 NAME = "generated_v1_client"
@@ -28,7 +28,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
         text=True,
         timeout=60,
         cwd=home,
-        env={**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"},
+        env={**os.environ, **UNMEASURED, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"},
     )
     assert run.returncode == 0, run.stdout + run.stderr
     with pytest.MonkeyPatch.context() as patch:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from proxy.wire.pool import Limits, Pool
-from proxy.wire.transport import KeepAliveTransport, origin_of
+from proxy.wire.transport import KeepAliveTransport, origin_of, trust_for
 from tests.wire.servers import (
     BOTH,
     OK,
@@ -421,6 +421,12 @@ async def test_tls_answer_by_close(way: Way, authority: Authority) -> None:
             with pytest.raises(httpx.RemoteProtocolError):
                 await calls.get(server.url)
         assert (await calls.get(server.url)).content == b"x" * 100_000
+
+
+def test_plain_connections_trust_nobody() -> None:
+    plain, secure = (trust_for(url, None) for url in ("http://a", "HTTPS://a"))
+    assert [context.cert_store_stats()["x509_ca"] > 0 for context in (plain, secure)] == [False, True]
+    assert {(context.verify_mode, context.check_hostname) for context in (plain, secure)} == {(ssl.CERT_REQUIRED, True)}
 
 
 @pytest.mark.parametrize("fault", TLS_FAULTS)
