@@ -3,6 +3,7 @@
 Each command imports what it needs itself: to import all takes longer than most of them run.
 """
 
+import logging
 import os
 import sys
 from enum import StrEnum
@@ -35,7 +36,13 @@ Config = Annotated[
 def main() -> None:
     """The entry point of `nox-proxy`."""
     _open_missing_streams()
-    app(prog_name="nox-proxy")
+    try:
+        app(prog_name="nox-proxy")
+    except Exception as bug:  # Python would tell of it in its own words
+        from proxy.telemetry.bugs import described
+
+        logging.getLogger(__name__).critical("crashed: %s", described(bug))
+        sys.exit(1)
 
 
 def _open_missing_streams() -> None:

@@ -3,7 +3,9 @@
 Their words, their arguments and their locals hold those values, as any bug's may.
 """
 
+import os
 import re
+import subprocess
 import sys
 from contextlib import suppress
 from functools import partial
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Proxy, Simulator, call, eventually
+from tests.processes import ROOT, Proxy, Simulator, call, eventually
 
 KEY, USER = "the-key-of-a-crash", "the-user-of-a-crash"
 BODY = b'{"manufacturer_user_id": "%s"}' % USER.encode()
@@ -110,6 +112,35 @@ def test_a_bug_is_told_without_its_words(
     assert "in data_received" in told
     assert ("Executing <" in told) is debug
     assert [secret for secret in (KEY, USER) if secret in told] == []
+
+
+VERIFY = """
+import os
+from proxy import cli
+from proxy.verify.run import Run
+
+def make(self, on_progress):
+    raise KeyError(os.environ["NOX_VERIFY_KEY"], self._plan.key)
+
+Run.make = make
+cli.main()
+"""
+
+
+def test_a_bug_of_verify_does_not_show_its_key() -> None:
+    made = subprocess.run(
+        [sys.executable, "-c", VERIFY, "verify", "--url", "http://127.0.0.1:9"],
+        env={**os.environ, "NOX_VERIFY_KEY": KEY},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=ROOT,
+    )
+    assert made.returncode == 1
+    assert made.stderr.startswith("crashed: KeyError\n")
+    assert "in make" in made.stderr
+    assert KEY not in made.stdout + made.stderr
 
 
 def test_no_core_file_is_written(proxy: Proxy) -> None:

@@ -1,6 +1,6 @@
 """What the log says of a bug of ours: its type and where it arose. Its own words may hold a caller's values.
 
-So too where it is another that tells of it: uvicorn, the event loop, or Python itself as a process or a thread ends.
+So too where it is another that tells of it: uvicorn, the event loop, or Python itself.
 """
 
 import asyncio
@@ -28,11 +28,15 @@ def _behind(bug: BaseException) -> Iterable[BaseException]:
     return () if cause is None else (cause,)
 
 
+Info = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+"""What sys.exc_info() gives."""
+
+
 class Formatter(logging.Formatter):
     """For whatever is logged with an exception."""
 
-    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name for it
-        return described(ei[1])
+    def formatException(self, ei: Info) -> str:  # noqa: N802  # logging's name for it
+        return "" if ei[1] is None else described(ei[1])
 
 
 def tell_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -42,16 +46,8 @@ def tell_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
 
 
 def tell_discreetly() -> None:
-    """Has Python itself tell of a bug so: one that ends a process or a thread, and one that nobody can be told of."""
-
-    def end_of_process(_: type[BaseException], bug: BaseException, __: TracebackType | None) -> None:
-        _log.critical("crashed: %s", described(bug))
-
-    def end_of_thread(told: threading.ExceptHookArgs) -> None:
-        _tell(told.exc_value)
-
-    sys.excepthook = end_of_process
-    threading.excepthook = end_of_thread
+    """Has Python itself tell of a bug so: one that ends a thread, and one that nobody can be told of."""
+    threading.excepthook = lambda told: _tell(told.exc_value)
     sys.unraisablehook = lambda told: _tell(told.exc_value)
 
 
