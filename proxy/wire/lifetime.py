@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple, cast
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from proxy.contract.errors import CallerError, Part, RequestTimeout, TooManyConnections
+from proxy.contract.errors import CallerError, MalformedMessage, Part, RequestTimeout, TooManyConnections
 
 LINGER_SECONDS = 2.0
 """How long the rest of what a caller sends is thrown away after its last answer. Closing on unread bytes would reset
@@ -75,8 +75,12 @@ class LastingProtocol(HttpToolsProtocol):
         RFC 9112, section 9.6.
         """
         self._caller_closed = True
-        if self._lingers or not self._is_busy() or self._is_in_body():
+        if self._lingers or not self._is_busy():
             return False
+        if self._is_in_body() and not self._has_ended:
+            if self._running is self.cycle:
+                return False
+            self._end(MalformedMessage())  # those before it are answered
         self.cycle.keep_alive = False
         return True
 

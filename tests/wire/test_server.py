@@ -244,6 +244,19 @@ def test_a_caller_may_close_its_side_and_still_read_its_answers(proxy: Proxy, v2
         assert wire.is_closed()
 
 
+@pytest.mark.parametrize("last", [WHOLE[:-5], CALL + CHUNKED + b"\r\n\r\nno size\r\n"], ids=["cut off", "malformed"])
+def test_nor_does_a_last_request_that_is_not_whole_cost_the_earlier_answers(
+    proxy: Proxy, v2: Simulator, last: bytes
+) -> None:
+    with v2.fault("delay=0.1"), Wire(proxy.address) as wire:
+        wire.send(WHOLE * 2 + last)
+        wire.half_close()
+        assert succeeded(wire.answer())
+        assert succeeded(wire.answer())
+        assert failed(wire.answer(), 400, "bad_request")
+        assert wire.is_closed()
+
+
 def test_repeated_fields_cost_no_more_than_others(proxy: Proxy) -> None:
     """6,000 of one name are gathered in linear time; the square of it would take seconds for a few dozen."""
     many = b"GET /else HTTP/1.1\r\nhost: a\r\n" + b"a:\r\n" * 6_000 + b"\r\n"
