@@ -146,7 +146,7 @@ class Pipeline:
         body = await read_body(self._max_body_bytes)
         upstream = self._upstreams.v2 if to_v2 else self._upstreams.v1
         target = request.target.removeprefix(V2_PREFIX) if to_v2 else request.target
-        answer = await self._send_untouched(upstream, target, request, body, exchange)
+        answer = await self._send_untouched(upstream, target, request, body, exchange, is_measure=False)
         exchange.key_accepted = 200 <= answer.status < 300  # another status does not say that the key was looked at
         return self._hand_back(answer, request, exchange)
 
@@ -198,11 +198,19 @@ class Pipeline:
         return self._hand_back(answer, call.request, exchange)
 
     async def _send_untouched(
-        self, upstream: Upstream, target: bytes, request: Request, body: bytes, exchange: Exchange
+        self,
+        upstream: Upstream,
+        target: bytes,
+        request: Request,
+        body: bytes,
+        exchange: Exchange,
+        *,
+        is_measure: bool = True,
     ) -> Answer:
         trace = exchange.ask(upstream.name)
         lines = self._to_upstream.untouched(request, exchange.request_id, body, trace)
-        return await self._send(upstream, request.method.encode(), target, lines, body, exchange)
+        method = request.method.encode()
+        return await self._send(upstream, method, target, lines, body, exchange, is_measure=is_measure)
 
     async def _send(
         self,
@@ -212,10 +220,12 @@ class Pipeline:
         lines: Sequence[Field],
         body: bytes,
         exchange: Exchange,
+        *,
+        is_measure: bool = True,
     ) -> Answer:
         attempt, started = exchange.attempts[-1], perf_counter()
         try:
-            answer = await upstream.send(method, target, lines, body, exchange.retry)
+            answer = await upstream.send(method, target, lines, body, exchange.retry, is_measure=is_measure)
             attempt.status = answer.status
             return answer
         finally:

@@ -40,13 +40,15 @@ from proxy.telemetry.bugs import Formatter, tell_discreetly, tell_unhandled
 from proxy.telemetry.metrics import Metrics, forget_running
 from proxy.telemetry.scrape import Scrape
 from proxy.telemetry.sinks import Telemetry
-from proxy.wire.server import Server, address_of, bind, obey_operator, raise_file_limit, run_servers
+from proxy.wire.lifetime import LINGERERS
+from proxy.wire.server import CallerLimits, Server, address_of, bind, obey_operator, raise_file_limit, run_servers
 from proxy.workers import Supervisor, Worker, obey_supervisor, outlast_workers
 
 STDOUT = 1
 SAMPLE_SECONDS = 1.0
-OTHER_FILES = 64
-"""What a process has open that is no connection, at most."""
+ADMIN_LIMITS = CallerLimits(max_connections=1_000)
+OTHER_FILES = 64 + ADMIN_LIMITS.max_connections + LINGERERS
+"""What a process may have open beside the connections that are set."""
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +96,7 @@ def _serve(reloader: Reloader, warn: Callable[[Settings], None]) -> None:
         warn(settings)
 
     if settings.workers == 1:
-        beside = Server(app, admin, drain_seconds=1)
+        beside = Server(app, admin, limits=ADMIN_LIMITS, drain_seconds=1)
         obey = partial(_obey_alone, reloader)
         _run(_serve_public(settings, public, blocks[0], obey, [beside], show=[scrape.apply], on_started=say_started))
         return
@@ -108,7 +110,7 @@ def _serve(reloader: Reloader, warn: Callable[[Settings], None]) -> None:
     def administer(link: Receiver) -> None:
         public.close()
         scrape.apply(make_rules(reloader.settings))
-        server = Server(app, admin, drain_seconds=1)
+        server = Server(app, admin, limits=ADMIN_LIMITS, drain_seconds=1)
         _run(run_servers(server, obey=partial(outlast_workers, link, taker(settings, scrape.apply))))
 
     workers = {

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from proxy.contract.changes import CHANGES
 from proxy.contract.version_change import AnyChange, UnmappedPolicy
@@ -40,8 +40,8 @@ class BreakerSettings(Section):
     failures: Count = 20
     ratio: Ratio = 0.5
     min_requests: Count = 50
-    window: Seconds = 10.0
-    open_for: Seconds = 5.0
+    window: Annotated[Seconds, Field(ge=0.1)] = 10.0
+    open_for: Annotated[Seconds, Field(le=3_600)] = 5.0
 
     def rule(self) -> BreakerRule:
         """The policy that these settings ask for."""

@@ -45,6 +45,15 @@ def test_a_callers_mistakes_open_nothing(proxy: Proxy) -> None:
     assert succeeded(call(proxy.address, GOOD, JSON))
 
 
+def test_a_path_that_fails_is_no_upstream_that_fails(both: Upstreams) -> None:
+    """Anybody can call one that v2 does not have, without a key: that is not to cost others their answers."""
+    with both.proxy({}, None, **BREAKER) as proxy:
+        for path in ("/v2/nonsense", "/nonsense"):
+            for _ in range(2 * FAILURES):
+                assert call(proxy.address, b"", {"simulate-fault": "status=500"}, path=path).status == 500
+        assert succeeded(call(proxy.address, GOOD, JSON))
+
+
 def test_with_fallback_v1_answers_while_it_is_open(both: Upstreams) -> None:
     with both.proxy({"fallback": "not_sent"}, None, **BREAKER) as proxy:
         with both.v2.fault("status=500"):

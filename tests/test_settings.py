@@ -150,6 +150,11 @@ def test_a_file_then_the_variables(written: Path, monkeypatch: pytest.MonkeyPatc
         ("[upstreams.v2.breaker]\nratio = '50%'", "upstreams.v2.breaker.ratio: must be a number over 0, to 1"),
         ("[upstreams.v2.breaker]\nfailures = 0", "upstreams.v2.breaker.failures: must be greater than 0"),
         ("[upstreams.v2.breaker]\nopen_for = 0", "upstreams.v2.breaker.open_for: must be greater than 0"),
+        (
+            "[upstreams.v2.breaker]\nopen_for = 3601",
+            "upstreams.v2.breaker.open_for: must be less than or equal to 3600",
+        ),
+        ("[upstreams.v2.breaker]\nwindow = 1e-9", "upstreams.v2.breaker.window: must be greater than or equal to 0.1"),
         ("header_timeout = 0", "header_timeout: must be greater than 0"),
         ("body_timeout = inf", "body_timeout: must be a finite number"),
         ("max_connections = 0", "max_connections: must be greater than 0"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import ClassVar, NamedTuple, cast
 
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from proxy.contract.errors import CallerError, MalformedMessage, Part, RequestTimeout, TooManyConnections
@@ -14,7 +15,9 @@ LINGER_SECONDS = 2.0
 """How long the rest of what a caller sends is thrown away after its last answer. Closing on unread bytes would reset
 the connection, and the answer could be lost with it (RFC 9112, section 9.6)."""
 LINGERERS = 500
-"""Connections beyond the limit that may do so at once; further ones are closed without a word."""
+"""Connections beyond the limit that may do so at once; further ones are told and closed."""
+FIRST_WORD_SECONDS = 0.5
+"""How long a drain waits for the first request of a connection that has just come."""
 
 FAULT = "fault"
 """In a scope's `state`: the CallerError that is the answer, for the rest of the request's body will not be had."""
@@ -26,6 +29,16 @@ class _Line(NamedTuple):
     write: Callable[[bytes], None]
     close: Callable[[], None]
     is_closing: Callable[[], bool]
+
+
+class _Flow(FlowControl):
+    """uvicorn's, which does not read on while something that was read is held back."""
+
+    holds = False
+
+    def resume_reading(self) -> None:
+        if not self.holds:
+            super().resume_reading()
 
 
 class LastingProtocol(HttpToolsProtocol):
@@ -60,6 +73,7 @@ class LastingProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._wire = transport
+        self.flow: _Flow = _Flow(transport)
         self.transport = cast(asyncio.Transport, _Line(transport.write, self._close, self._is_closing))
         if len(self.connections) - len(self.turned_away) <= self.max_connections:
             self._await("header")
@@ -67,7 +81,8 @@ class LastingProtocol(HttpToolsProtocol):
             self.turned_away.add(self)
             self._end(TooManyConnections())
         else:
-            transport.abort()
+            transport.write(self.refusal(TooManyConnections()))
+            transport.close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it
         """Whether the connection stays open to answer: a caller may close its side after its last request.
@@ -102,11 +117,15 @@ class LastingProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        """Ends the connection with what it is at, if it is at anything."""
+        """Ends the connection with what it is at, if it is at anything. One that lingers does not for long."""
         self.drain()
-        if self._lingers:
-            self._wire.abort()
-        elif not (self._is_busy() or self._head_open or self._has_unread()):
+        if self.cycle is None or self._has_unread():
+            self.loop.call_later(FIRST_WORD_SECONDS, self._close_idle)
+        else:
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        if not (self._is_busy() or self._head_open or self._is_closing()):
             self._wire.close()
 
     # One thing is waited for at a time
@@ -134,15 +153,18 @@ class LastingProtocol(HttpToolsProtocol):
         self._timer, self._awaited = None, None
         if self.flow.read_paused:  # by us, for an earlier request is not answered yet
             self._await(part)
-        elif part == "body" or self._head_open:
+        elif self._head_open or self._is_in_body():
             self._end(RequestTimeout(part))
         else:
-            self._wire.close()  # of a request not a byte came
+            self._wire.close()  # of a request not a byte came, or its body was not wanted
 
     # uvicorn's requests, one at a time
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        if self._awaited == "body":  # of this one, and it was not read until now
+            self._await(None)
+            self._await("body")
         super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
@@ -161,7 +183,7 @@ class LastingProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._awaited is not None:  # the next head has begun
+        if self._awaited == "header":  # the next one has begun
             self._unset_keepalive_if_required()
         if self._last_word and not self._is_busy() and not self.transport.is_closing():
             self._say_last_word()

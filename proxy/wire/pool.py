@@ -99,8 +99,9 @@ class Pool:
         loop = asyncio.get_running_loop()
         connection = Connection(limits.max_response_bytes)
         try:
-            async with asyncio.timeout_at(min(loop.time() + limits.connect_timeout, deadline)):
-                await self._reach(origin, connection)
+            until = min(loop.time() + limits.connect_timeout, deadline)
+            async with asyncio.timeout_at(until):
+                await self._reach(origin, connection, until)
         except TimeoutError as error:
             raise httpx.ConnectTimeout("no connection in time") from error
         except (OSError, UnicodeError) as error:  # ssl.SSLError and socket.gaierror are among them
@@ -110,22 +111,24 @@ class Pool:
             raise
         return connection
 
-    async def _reach(self, origin: Origin, connection: Connection) -> None:
-        """To the first of the host's addresses that takes a connection."""
+    async def _reach(self, origin: Origin, connection: Connection, until: float) -> None:
+        """To the first of the host's addresses that takes a connection. None has more than its share of the time."""
+        loop = asyncio.get_running_loop()
         secure = origin.scheme == "https"
         addresses = await self._resolver.addresses(origin.host, origin.port)
-        for place, address in enumerate(addresses, 1):
+        for others, address in zip(range(len(addresses))[::-1], addresses, strict=True):
             try:
-                await asyncio.get_running_loop().create_connection(
-                    lambda: connection,
-                    address,
-                    origin.port,
-                    ssl=self._tls if secure else None,
-                    server_hostname=origin.host if secure else None,
-                )
+                async with asyncio.timeout((until - loop.time()) / (others + 1)):
+                    await loop.create_connection(
+                        lambda: connection,
+                        address,
+                        origin.port,
+                        ssl=self._tls if secure else None,
+                        server_hostname=origin.host if secure else None,
+                    )
                 return
-            except OSError as error:
-                if place == len(addresses) or isinstance(error, ssl.SSLError):
+            except OSError as error:  # TimeoutError is one
+                if not others or isinstance(error, ssl.SSLError):
                     raise
 
 

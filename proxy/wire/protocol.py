@@ -16,6 +16,9 @@ from proxy.wire.syntax import expects_continue, judge_head, read_target
 TARGET = "target"
 """In a scope's `state`: the request's path and query as they were sent, of which ASGI keeps a bare `?` to itself."""
 
+PIECE = 4_096
+"""Bytes that are parsed at a time."""
+
 Refuse = Callable[[CallerError, bytes], Response]
 """Answers for a message that is no request, and counts it. The bytes are its path, as far as it could be told."""
 
@@ -36,6 +39,7 @@ class ServerProtocol(LastingProtocol):
     max_header_bytes = 32_768
     refuse: Refuse = staticmethod(refuse_plainly)
 
+    _held = b""
     _packet = 0
     _head_began_here = False
     _head_spilled = 0
@@ -43,21 +47,42 @@ class ServerProtocol(LastingProtocol):
     _refusal: CallerError | None = None
 
     def data_received(self, data: bytes) -> None:
-        if self._has_ended:
-            return
-        self._packet = len(data)
+        self._take_all(data)
+
+    def _take_all(self, data: bytes) -> None:
+        """In pieces, and no further than to a request that has to wait: a packet may hold thousands."""
+        data = self._held + data
+        self._held = b""
+        for start in range(0, len(data), PIECE):
+            if self.pipeline:
+                self._held = data[start:]
+                break
+            if not self._has_ended:
+                self._take(data[start : start + PIECE])
+        self.flow.holds = bool(self._held)
+        if self._held:
+            self.flow.pause_reading()
+        if not self._has_ended:
+            self._await_rest()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._held and not self.pipeline and not self.transport.is_closing():
+            self._take_all(b"")
+            self.flow.resume_reading()
+
+    def _take(self, piece: bytes) -> None:
+        self._packet = len(piece)
         self._bodiless += self._packet
         self._head_began_here = False
-        while data:
-            data = self._feed(data)
+        while piece:
+            piece = self._feed(piece)
         if self._head_open and not self._head_began_here:
             self._head_spilled += self._packet
             if self._head_spilled > self.max_header_bytes:
                 self._end(HeadersTooLarge())
         elif self._is_in_body() and self._bodiless > self._packet + self.max_header_bytes:
             self._end(MalformedMessage())  # a trailer or a chunk extension that goes on and on
-        if not self._has_ended:
-            self._await_rest()
 
     def refusal(self, error: CallerError) -> bytes:
         return _written(self.refuse(error, self._path_of_head()), self.server_state.default_headers)

@@ -19,6 +19,8 @@ STALL_SECONDS = 20.0
 
 MOMENT = 0.05
 """The share of a drain's time in which new connections are still taken: who sends them has yet to hear of it."""
+MOMENT_SECONDS = 5.0
+"""At most."""
 
 OPERATORS = (signal.SIGTERM, signal.SIGINT)
 """The signals by which an operator stops a process."""
@@ -74,7 +76,7 @@ class Server:
     ) -> None:
         self.limits = limits = limits or CallerLimits()
         self._listener = listener
-        self._moment = MOMENT * drain_seconds
+        self._moment = min(MOMENT * drain_seconds, MOMENT_SECONDS)
         its: dict[str, object] = {**limits._asdict(), "refuse": staticmethod(refuse), "turned_away": set()}
         self._protocol: type[ServerProtocol] = type("Protocol", (protocol,), its)
         config = uvicorn.Config(
@@ -131,6 +133,24 @@ class _Uvicorn(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.has_started.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes in first who waits to be accepted: closing the socket would reset them."""
+        loop = asyncio.get_running_loop()
+        for listener in sockets or ():
+            with contextlib.suppress(OSError):  # nobody waits, or no file is left for them
+                while True:
+                    connection, _ = listener.accept()
+                    connection.setblocking(False)
+                    await loop.connect_accepted_socket(self._make_protocol, connection)
+        await super().shutdown(sockets)
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        made = self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn's own startup has it
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        assert isinstance(made, asyncio.Protocol)
+        return made
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ Whether it is sent at all is its breaker's to say. Only a connect that failed is
 """
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
@@ -32,6 +33,9 @@ from proxy.wire.transport import TransportName, origin_of, trust_for, write_mess
 
 RETRY_PAUSE = 0.1
 """Seconds. What refuses is often back in a moment."""
+
+TOO_LARGE = "http_response_body_size"
+"""The reason of an answer beyond `max_response_bytes`."""
 
 _log = logging.getLogger(__name__)
 
@@ -195,9 +199,12 @@ class Upstream:
         lines: Sequence[Field],
         body: bytes,
         on_retry: Callable[[], None] = lambda: None,
+        *,
+        is_measure: bool = True,
     ) -> Answer:
         """Sends a call at most once. `on_retry` is told where a connect is tried again.
 
+        `is_measure`: a 5xx says that the upstream is not well, and not only that path of it.
         Raises one of the UpstreamErrors (contract, "From v2").
         """
         now = monotonic()
@@ -206,10 +213,10 @@ class Upstream:
         verdict: Verdict = "unknown"
         try:
             answer = await self._send(partial(self._send_once, method, target, lines, body), on_retry)
-            verdict = "failed" if answer.status >= 500 else "succeeded"
+            verdict = "succeeded" if answer.status < 500 else "failed" if is_measure else "unknown"
             return answer
         except UpstreamError as fault:
-            verdict = "unknown" if isinstance(fault, UpstreamOverloaded) else "failed"  # our own pool was too small
+            verdict = _verdict_of(fault)
             raise
         finally:
             self._tell(admitted, verdict)
@@ -258,6 +265,12 @@ class Upstream:
             _log.warning("breaker of %s: %s", self.name, "closed" if was_open else "open, it fails too often")
 
 
+def _verdict_of(fault: UpstreamError) -> Verdict:
+    """A pool or a limit of ours says nothing of the upstream."""
+    ours = isinstance(fault, UpstreamOverloaded) or fault.reason == TOO_LARGE
+    return "unknown" if ours else "failed"
+
+
 def fault_of(error: httpx.TransportError) -> UpstreamError:
     """The one map from httpx's exceptions to ours. Raises the error itself where it is a bug of ours."""
     match error:
@@ -267,12 +280,14 @@ def fault_of(error: httpx.TransportError) -> UpstreamError:
             return UpstreamConnectTimeout()
         case httpx.TimeoutException():
             return UpstreamTimeout()
+        case httpx.ConnectError() if any(getattr(cause, "errno", None) in _OURS for cause in _causes(error)):
+            return UpstreamOverloaded()
         case httpx.ConnectError():
             return UpstreamUnavailable(reason=_why_unavailable(error))
         case Disconnected() | httpx.NetworkError():
             return UpstreamDisconnected()
         case ResponseTooLarge():
-            return InvalidUpstreamResponse(reason="http_response_body_size")
+            return InvalidUpstreamResponse(reason=TOO_LARGE)
         case httpx.RemoteProtocolError() if _HTTPCORE_DISCONNECTED & set(str(error).lower().split()):
             return UpstreamDisconnected()
         case httpx.RemoteProtocolError():
@@ -280,6 +295,9 @@ def fault_of(error: httpx.TransportError) -> UpstreamError:
         case _:
             raise error  # a request that may not be sent
 
+
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
+"""What this machine lacks for a connection; the upstream is not to blame."""
 
 _HTTPCORE_DISCONNECTED = {"disconnected", "closed"}
 """httpx's own pool tells a broken-off answer from a malformed one by its words alone."""

@@ -1,9 +1,11 @@
 """A caller's connection: how long it is waited for, how many there may be, and how it ends. On real sockets."""
 
+import re
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
@@ -197,6 +199,36 @@ def test_what_a_refused_caller_sends_does_not_cost_it_the_answer(small: Proxy) -
         wire.close()
 
 
+def test_a_packet_full_of_requests_is_read_no_further_than_it_is_answered(proxy: Proxy, v2: Simulator) -> None:
+    """10 callers with 9,000 requests each: made into requests at once they would take 200 MB, and seconds."""
+    others = b"GET /else HTTP/1.1\r\nhost: a\r\n\r\n"
+    before = resident_kilobytes(proxy)
+    with v2.fault("delay=1"), ExitStack() as open_:
+        v2.forget()
+        wires = [open_.enter_context(Wire(proxy.address)) for _ in range(10)]
+        for wire in wires:
+            wire.send(WHOLE + others * 9_000)
+        assert eventually(lambda: len(v2.calls()) == 10)
+        assert call(proxy.admin, method="GET", path="/livez").status == 200
+        assert resident_kilobytes(proxy) - before < 40_000
+        for wire in wires:
+            assert succeeded(wire.answer())
+            assert [wire.answer().status for _ in range(300)] == [404] * 300
+
+
+def test_a_caller_that_closes_its_side_behind_many_requests_is_answered_all(proxy: Proxy) -> None:
+    with Wire(proxy.address) as wire:
+        wire.send(WHOLE * 300)
+        wire.half_close()
+        assert [wire.answer().status for _ in range(300)] == [201] * 300
+        assert wire.is_closed()
+
+
+def resident_kilobytes(proxy: Proxy) -> int:
+    status = Path(f"/proc/{proxy.pid}/status").read_text()
+    return int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
+
+
 # The end of the process
 
 
@@ -234,6 +266,17 @@ def test_a_head_that_was_begun_is_answered_after_nobody_else_is_taken(v2: Simula
         half_sent.send(WHOLE[30:])
         assert succeeded(half_sent.answer())
     assert proxy.stop() == 0
+
+
+def test_a_drain_does_not_wait_for_empty_lines(v2: Simulator) -> None:
+    proxy = Proxy(v2.url, DRAIN_SECONDS="20")
+    with Wire(proxy.address) as wire:
+        wire.send(WHOLE)
+        assert succeeded(wire.answer())
+        wire.send(b"\r\n")
+        began = time.monotonic()
+        assert proxy.stop() == 0
+        assert time.monotonic() - began < 8
 
 
 def test_half_sent_requests_do_not_outlast_the_drain(v2: Simulator) -> None:

@@ -1,7 +1,9 @@
 """Lookups of hosts: few of them whatever their callers do, and every address of a host tried."""
 
 import asyncio
+import gc
 import socket
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -74,6 +76,31 @@ async def test_a_lookup_that_fails_is_not_kept(way: Way) -> None:
 
 
 @asynchronous
+async def test_a_lookup_that_fails_when_nobody_waits_is_no_matter(way: Way) -> None:
+    """What asyncio says of an exception that nobody heard would fail this test."""
+    lookups = Lookups()
+    resolver = Resolver(lookups)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(resolver.addresses("a", 80), 0.01)
+    lookups.found.set_exception(socket.gaierror("no such name"))
+    await turn()
+    del lookups, resolver
+    gc.collect()
+
+
+@asynchronous
+async def test_a_lookup_that_never_ends_holds_nobody_for_good(way: Way) -> None:
+    lookups = Lookups()
+    resolver = Resolver(lookups, patience=0.05)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(resolver.addresses("a", 80), 0.2)
+    lookups.found = asyncio.get_running_loop().create_future()
+    lookups.found.set_result(["::1"])
+    assert await resolver.addresses("a", 80) == ["::1"]
+    assert len(lookups.asked) == 2
+
+
+@asynchronous
 async def test_an_address_is_itself(way: Way) -> None:
     assert await look_up("127.0.0.1", 80) == ["127.0.0.1"]
     assert await look_up("::1", 80) == ["::1"]
@@ -95,6 +122,22 @@ async def test_where_one_address_refuses_the_next_is_tried(way: Way, authority: 
         pool = Pool(Limits(timeout=2.0), authority.client(), at_both("127.0.0.2", "127.0.0.1"))
         assert (await pool.exchange(Origin("http", "a", server.port), GET)).body == b"ok"
         await pool.aclose()
+
+
+@asynchronous
+async def test_where_one_address_hangs_the_next_has_its_time(way: Way, authority: Authority) -> None:
+    """Its queue of connections is full, so the kernel does not answer."""
+    async with serve(Scripted(OK)) as server:
+        with socket.socket() as deaf, ExitStack() as queue:
+            deaf.bind(("127.0.0.2", server.port))
+            deaf.listen(0)
+            for _ in range(4):
+                waiting = queue.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(("127.0.0.2", server.port))
+            pool = Pool(Limits(timeout=2.0, connect_timeout=0.6), authority.client(), at_both("127.0.0.2", "127.0.0.1"))
+            assert (await pool.exchange(Origin("http", "a", server.port), GET)).body == b"ok"
+            await pool.aclose()
 
 
 @asynchronous

@@ -4,6 +4,7 @@ It is long for its tables: each fault, and each answer, is a row.
 """
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -125,6 +126,13 @@ def test_a_bug_is_no_fault_of_the_upstream(error: type[httpx.TransportError]) ->
 def test_the_map(error: type[httpx.TransportError]) -> None:
     fault = fault_of(error("a text"))
     assert (type(fault), fault.reason) == FAULTS[error]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL])
+def test_what_this_machine_lacks_is_no_fault_of_the_upstream(number: int) -> None:
+    error = httpx.ConnectError("no connection")
+    error.__cause__ = OSError(number, "")
+    assert isinstance(fault_of(error), UpstreamOverloaded)
 
 
 # Real faults
