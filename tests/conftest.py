@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,9 +13,14 @@ from tests.two_upstreams import Upstreams
 
 
 def pytest_configure() -> None:
-    """A developer's own OTEL_* would trace the tests' proxies."""
+    """A developer's own OTEL_* would trace the tests' proxies.
+
+    And what a shell started in the background ignores Ctrl-C, as would all that the tests start.
+    """
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         del os.environ[name]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 LONGEST = (
