@@ -1,5 +1,6 @@
 """Places: the same for ever, spread evenly whatever the IDs look like, and another order by every salt."""
 
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from proxy.policy.sticky import place
 
 COUNT = 100_000
+SALT = "connect_nox_user"
 KINDS: dict[str, Callable[[int], str]] = {
     "numbers": str,
     "padded": lambda number: f"{4_711_000_000 + number:012}",
@@ -26,6 +28,17 @@ KINDS: dict[str, Callable[[int], str]] = {
 @cache
 def users(kind: str) -> list[str]:
     return [KINDS[kind](number) for number in range(COUNT)]
+
+
+@cache
+def mixed() -> list[str]:
+    """As many, of every kind."""
+    return [unit for its in KINDS.values() for unit in map(its, range(COUNT // len(KINDS)))]
+
+
+@cache
+def places(kind: str, salt: str) -> list[float]:
+    return [place(unit, salt) for unit in users(kind)]
 
 
 @pytest.mark.parametrize(
@@ -56,15 +69,12 @@ def test_every_text_has_a_place(unit: str, salt: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_places_are_spread_evenly(kind: str) -> None:
     """Every hundredth has its 1,000 units, give or take five standard deviations."""
-    held = [0] * 100
-    for unit in users(kind):
-        held[int(place(unit, "connect_nox_user"))] += 1
-    assert all(840 <= count <= 1_160 for count in held)
+    held = Counter(map(int, places(kind, SALT)))
+    assert [number for number in range(100) if not 840 <= held[number] <= 1_160] == []
 
 
 @pytest.mark.parametrize("kind", ["numbers", "e-mails"])
 @pytest.mark.parametrize("other", ["", "connect_nox_users", "shadow of connect_nox_user"])
 def test_two_salts_know_nothing_of_each_other(kind: str, other: str) -> None:
     """Five standard deviations: chance has one of 1 / sqrt(100,000)."""
-    one = [place(unit, "connect_nox_user") for unit in users(kind)]
-    assert abs(correlation(one, [place(unit, other) for unit in users(kind)])) < 0.016
+    assert abs(correlation(places(kind, SALT), places(kind, other))) < 0.016
