@@ -1,19 +1,31 @@
 """Processes that are killed or told to stop under load: what is lost is what must be, and all of it is counted."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from time import perf_counter
 
 import pytest
 
-from tests.faults.honest import Crowd, Outcome, run, statuses
+from tests.faults.honest import HEAD, Crowd, Outcome, run, statuses
 from tests.faults.watching import callers_of, counted, in_progress
-from tests.processes import Proxy, Simulator, eventually
-from tests.test_workers import started, workers
+from tests.processes import DEADLINE, Proxy, Simulator, Wire, eventually
+from tests.test_workers import settled, started, workers
 
 CALLERS = 32
+DRAIN_SECONDS = 3.0
+END_SECONDS = 2.0
+"""What the end of the processes may take besides."""
+
+HALVES = {
+    "nothing": b"",
+    "half a head": HEAD[:60],
+    "half a body": HEAD % (b"demo-key", 100) + b"half",
+}
 
 
 @pytest.fixture
@@ -59,3 +71,49 @@ async def _kill_a_worker(proxy: Proxy) -> tuple[list[Outcome], set[int], float]:
         os.kill(victim, signal.SIGKILL)
         await asyncio.sleep(1)
     return crowd.outcomes, its_callers, killed
+
+
+@pytest.mark.parametrize("number", ["1", "2"], ids=["one worker", "two workers"])
+def test_a_drain_under_load_loses_no_call(slow_v2: Simulator, number: str) -> None:
+    """Callers that call without a pause until nobody listens, and others whose requests will never be whole.
+
+    The latter keep the drain from ending before the counters are read, and end with it, in its time.
+    """
+    proxy = Proxy(slow_v2.url, WORKERS=number, DRAIN_SECONDS=str(DRAIN_SECONDS))
+    if number == "2":
+        assert settled(proxy)
+    with ExitStack() as connections:
+        halves = [connections.enter_context(Wire(proxy.address)) for _ in range(5) for _ in HALVES]
+        for half, sends in zip(halves, 5 * list(HALVES.values()), strict=True):
+            half.send(sends)
+        outcomes, told, draining = run(_drain(proxy, int(number)))
+        assert set(statuses(outcomes)) == {201}
+        assert all(each.closes for each in outcomes if each.sent >= draining)
+        assert len([each for each in outcomes if each.closes]) >= CALLERS
+        assert counted(proxy)[201] == len(outcomes)
+        assert proxy.popen.wait(DEADLINE) == 0
+        assert time.monotonic() - told < DRAIN_SECONDS + END_SECONDS
+        assert all(ends(half) for half in halves)
+    assert len([line for line in proxy.log() if line["status"] == 201]) == len(outcomes)
+    assert not [line for line in proxy.err if "replaced" in line or "Traceback" in line]
+    proxy.stop()
+
+
+async def _drain(proxy: Proxy, processes: int) -> tuple[list[Outcome], float, float]:
+    """The outcomes, when the proxy was told, and when every process of it had been."""
+    async with Crowd(proxy.address, CALLERS) as crowd:
+        await asyncio.sleep(0.5)
+        told = time.monotonic()
+        proxy.popen.terminate()
+        drains = lambda: proxy.metrics()["nox_proxy_draining"] == processes  # noqa: E731
+        assert await asyncio.to_thread(eventually, drains)
+        draining = perf_counter()
+        await crowd.gave_up()
+    return crowd.outcomes, told, draining
+
+
+def ends(half: Wire) -> bool:
+    """Whether its connection is closed, with or without a last word."""
+    with contextlib.suppress(ConnectionResetError):
+        half.rest()
+    return True

@@ -1,19 +1,21 @@
 """Pipelining: requests in any cut of packets are answered in their order, each once, and in bounded memory."""
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.honest import read_answer, run
-from tests.faults.watching import Unmeasured, counted
-from tests.processes import Proxy, Simulator
+from tests.faults.honest import Crowd, Outcome, read_answer, run, statuses
+from tests.faults.watching import MIB, Unmeasured, counted, forget_peak, in_progress, resident
+from tests.processes import Proxy, Simulator, eventually
 from tests.sent import sent
 
 USER = "a-pipelined-user"
 CALL = b"POST /manufacturers/nox HTTP/1.1\r\nhost: a\r\nx-api-key: demo-key\r\n"
+FLOOD_SECONDS = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,39 @@ def cut(stream: bytes, longest: int, chance: random.Random) -> list[bytes]:
 
 def users(v2: Simulator) -> list[str]:
     return [json.loads(came["body"])["user_id"] for came in v2.calls()]
+
+
+def test_a_flood_of_requests_is_taken_in_no_faster_than_it_is_answered(proxy: Proxy) -> None:
+    """A caller that pipelines all it can: what waits of it is bounded, and it keeps nobody else from an answer."""
+    forget_peak(proxy)
+    before = resident(proxy)
+    outcomes = run(_flood(proxy))
+    assert set(statuses(outcomes)) == {201}
+    assert resident(proxy, "VmHWM") - before < 16 * MIB
+    assert eventually(lambda: in_progress(proxy) == 0)
+
+
+async def _flood(proxy: Proxy) -> list[Outcome]:
+    """What became of the honest callers' calls meanwhile; answers are read, so that nothing holds the flood up."""
+    host, _, port = proxy.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    requests = b"GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n" * 1_000
+
+    async def send() -> None:
+        while True:
+            writer.write(requests)
+            await writer.drain()
+
+    async def read() -> None:
+        while await reader.read(65_536):
+            pass
+
+    async with Crowd(proxy.address, 8, 0.1) as crowd:
+        flood = asyncio.gather(send(), read())
+        await asyncio.sleep(FLOOD_SECONDS)
+        flood.cancel()
+        writer.transport.abort()
+        with contextlib.suppress(asyncio.CancelledError):
+            await flood
+    assert len(crowd.outcomes) > 8 * FLOOD_SECONDS
+    return crowd.outcomes

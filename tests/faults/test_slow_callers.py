@@ -1,16 +1,23 @@
 """Slow callers (slowloris): honest ones do not feel them, and each is told in time and let go."""
 
 import asyncio
+import contextlib
+import json
+import socket
 import statistics
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from time import monotonic
+from typing import NamedTuple
 
 import pytest
 
 from tests.faults.dribbling import BEGINNINGS, Dribbler, dribbling
-from tests.faults.honest import Crowd, Outcome, a_while, p99, run, statuses
-from tests.faults.watching import Unmeasured, callers_of, in_progress, processor_time
-from tests.processes import Proxy, Reply, Simulator, eventually
-from tests.test_admission import failed
+from tests.faults.honest import HEAD, Crowd, Outcome, a_while, p99, run, statuses
+from tests.faults.watching import MIB, Unmeasured, callers_of, counted, in_progress, processor_time, resident
+from tests.processes import Proxy, Reply, Simulator, call, eventually
+from tests.test_admission import GOOD, JSON, failed, succeeded
 
 SLOW_OF_EACH = 500
 HONEST = 32
@@ -22,6 +29,63 @@ ALLOWED_LOAD = 0.25
 WINDOWS = 9
 WINDOW_SECONDS = 1.5
 TIMEOUT = 2.0
+
+UNREAD_OF_EACH = 4
+UNREAD_SECONDS = 20.0
+"""How long the proxy waits for a caller to take its answer."""
+UNREAD_BYTES = 2 * MIB
+"""What one of them may cost in memory: its answer, its request and the buffers."""
+LARGE = json.dumps({"manufacturer_user_id": "u-1", "device_ids": [f"device-{n:050}" for n in range(10_000)]}).encode()
+SMALL = b"GET /nothing HTTP/1.1\r\nhost: a\r\n\r\n" * 100
+FLOOD_PACKETS = 10_000
+"""Of those: 35 MB."""
+
+
+class Unread(NamedTuple):
+    """A proxy whose callers never read their answers, as it was when it would take no more of them."""
+
+    proxy: Proxy
+    callers: set[int]
+    grown: int
+    """Its resident memory since it had none, in bytes."""
+    since: float
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unread(v2: Simulator) -> Iterator[Unread]:
+    """They wait beside the other tests, from the first one on.
+
+    Half of them ask for one large answer, half pipeline small requests for as long as they are taken.
+    """
+    running = Unmeasured(v2.url)
+    before = resident(running)
+    with ExitStack() as connections, ThreadPoolExecutor(UNREAD_OF_EACH) as senders:
+        deaf = [connections.enter_context(_connect(running)) for _ in range(2 * UNREAD_OF_EACH)]
+        for caller in deaf[:UNREAD_OF_EACH]:
+            caller.sendall(HEAD % (b"demo-key", len(LARGE)) + LARGE)
+        assert eventually(lambda: counted(running)[201] == UNREAD_OF_EACH)
+        list(senders.map(_send_while_it_is_taken, deaf[UNREAD_OF_EACH:]))
+        yield Unread(running, callers_of(running.pid, running), resident(running) - before, monotonic())
+    assert running.stop() == 0
+    assert [line for line in running.err if " ERROR " in line or "Traceback" in line] == []
+
+
+def _connect(proxy: Proxy) -> socket.socket:
+    """It takes in little of an answer."""
+    host, _, port = proxy.address.rpartition(":")
+    caller = socket.socket()
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    caller.settimeout(1.0)
+    caller.connect((host, int(port)))
+    return caller
+
+
+def _send_while_it_is_taken(caller: socket.socket) -> None:
+    """Small requests, until none is taken for a second."""
+    with contextlib.suppress(TimeoutError):
+        for _ in range(FLOOD_PACKETS):
+            caller.sendall(SMALL)
+        pytest.fail("more was taken than there are buffers")
 
 
 @pytest.fixture
@@ -107,3 +171,14 @@ def _reply(caller: Dribbler) -> Reply:
     status, *lines = head.decode("latin-1").split("\r\n")
     pairs = (line.split(": ", 1) for line in lines)
     return Reply(int(status.split()[1]), {name.lower(): value for name, value in pairs}, body)
+
+
+def test_callers_that_never_read_cost_no_more_than_buffers_and_are_given_up(unread: Unread) -> None:
+    """Last in this file, for it takes its time."""
+    proxy = unread.proxy
+    assert len(unread.callers) == 2 * UNREAD_OF_EACH
+    assert unread.grown < 2 * UNREAD_OF_EACH * UNREAD_BYTES
+    left = max(unread.since + UNREAD_SECONDS - monotonic(), 0)
+    assert eventually(lambda: not callers_of(proxy.pid, proxy), within=left + 5)
+    assert eventually(lambda: in_progress(proxy) == 0)
+    assert succeeded(call(proxy.address, GOOD, JSON))
