@@ -1,7 +1,9 @@
 """The stand-ins answer as the contract says the services do."""
 
+import gzip
 import json
 import re
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from proxy.simulator import recording
 from proxy.simulator.recording import BadLine, Recorded, read_calls
-from tests.processes import Simulator, Wire, call
+from tests.processes import Simulator, Wire, call, eventually
 
 KEY = {"x-api-key": "k-1"}
 V2_PATH = "/v2/manufacturer/device-connections"
@@ -142,6 +144,36 @@ def test_a_fault_below_http(own_v2: Simulator, fault: str) -> None:
         wire.send(head.encode())
         expected = {"close": b"", "cut": b"HTTP/1.1 201 Created", "garbage": b"\x15\x03\x01 no HTTP at all"}
         assert wire.rest().startswith(expected[fault])
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "told"),
+    [
+        ("status=503", 503, {"error": "Internal server error"}),
+        ("odd", 201, {"connected": True}),
+        ("drift", 201, {"manufacturer_user_id": "u", "nox_user_id": "…", "region": "eu"}),
+        ("gzip", 201, {"manufacturer_user_id": "u", "nox_user_id": "…"}),
+        ("delay=0.01", 201, {"manufacturer_user_id": "u", "nox_user_id": "…"}),
+    ],
+)
+def test_a_fault_in_what_is_told(own_v2: Simulator, fault: str, status: int, told: dict[str, str]) -> None:
+    reply = call(own_v2.address, b'{"user_id": "u"}', {**KEY, "simulate-fault": fault}, path=V2_PATH)
+    packed = reply.headers.get("content-encoding") == "gzip"
+    said = json.loads(gzip.decompress(reply.body) if packed else reply.body)
+    assert packed == (fault == "gzip")
+    assert (reply.status, {**said, **({"nox_user_id": "…"} if "nox_user_id" in said else {})}) == (status, told)
+
+
+def test_one_that_hangs_says_nothing(own_v2: Simulator) -> None:
+    own_v2.forget()
+    host, _, port = own_v2.address.rpartition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST {V2_PATH} HTTP/1.1\r\nhost: a\r\nsimulate-fault: hang\r\ncontent-length: 0\r\n\r\n"
+        connection.sendall(head.encode())
+        assert eventually(lambda: len(own_v2.calls()) == 1)
+        connection.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            connection.recv(1)
 
 
 def test_the_calls_that_came(own_v2: Simulator) -> None:
