@@ -24,7 +24,7 @@ def pytest_configure() -> None:
 
 
 LONGEST = (
-    *("test_soak.py", "test_slow_callers.py"),
+    *("test_v2_faults.py", "test_soak.py", "test_slow_callers.py"),
     *("test_demo.py", "test_workers.py", "test_reload.py", "test_guide.py", "test_faults.py"),
     *("test_page_in_chromium.py", "test_cli.py", "test_deprecation.py"),
 )
