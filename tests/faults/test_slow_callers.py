@@ -139,12 +139,12 @@ def hasty(v2: Simulator) -> Iterator[Proxy]:
 
 
 def test_slow_callers_are_told_in_time_and_counted(hasty: Proxy) -> None:
-    """In a second after the timeout, and what the machine holds up an honest answer meanwhile."""
+    """In a second after the timeout, and what the machine holds up honest answers meanwhile, at either end of it."""
     before = hasty.metrics()
     files = hasty.open_files()
     outcomes, callers = run(_wait_for_the_slow(hasty))
     assert set(statuses(outcomes)) == {201}
-    latest = TIMEOUT + 1 + max(each.seconds for each in outcomes)
+    latest = TIMEOUT + 1 + 2 * max(each.seconds for each in outcomes)
     for caller in callers:
         assert TIMEOUT - 0.1 <= caller.answered - caller.began <= latest, caller.part
         reply = _reply(caller)
