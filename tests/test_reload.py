@@ -108,13 +108,19 @@ def proxy(house: House) -> Operated:
     return house.proxy
 
 
-@pytest.fixture
-def two(tmp_path: Path, v2: Simulator) -> Iterator[Operated]:
-    """One with two workers that may be killed."""
-    running = Operated(tmp_path / "nox-proxy.toml", v2, WORKERS="2")
-    assert settled(running)
+@pytest.fixture(scope="module")
+def _two(tmp_path_factory: pytest.TempPathFactory, v2: Simulator) -> Iterator[Operated]:
+    running = Operated(tmp_path_factory.mktemp("settings") / "nox-proxy.toml", v2, WORKERS="2")
     yield running
     assert running.stop() == 0
+
+
+@pytest.fixture
+def two(_two: Operated) -> Operated:
+    """One with two workers that may be killed."""
+    assert settled(_two)
+    _two.reload(ECHOES)
+    return _two
 
 
 def window(percent: int = 100, exempt: str = "") -> str:

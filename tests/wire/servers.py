@@ -208,7 +208,7 @@ def relay(port: int) -> Handler:
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, ssl.SSLError):  # of a TLS that was closed while more came
                 while data := await reader.read(65_536):
                     writer.write(data)
         finally:

@@ -193,7 +193,7 @@ ROWS = {
 async def test_faults(way: Way, row: Row, ca_file: str) -> None:
     """Each becomes its error, and the next call, over the one slot that there is, succeeds."""
     script = Scripted(*row.pieces, end=row.end)
-    limits = LIMITS._replace(timeout=0.12) if row.error is UpstreamTimeout else LIMITS
+    limits = LIMITS._replace(timeout=0.4) if row.error is UpstreamTimeout else LIMITS
     async with serve(in_turn(script, Scripted(OK))) as server, upstream(way, server.url, ca_file, limits) as one:
         with pytest.raises(ProxyError) as raised:
             await call(one)
@@ -214,7 +214,7 @@ async def test_trickle(way: Way, ca_file: str) -> None:
             writer.write(b"x")
             await asyncio.sleep(0.01)
 
-    limits = LIMITS._replace(timeout=0.12)
+    limits = LIMITS._replace(timeout=0.4)
     async with serve(in_turn(trickle, Scripted(OK))) as server, upstream(way, server.url, ca_file, limits) as one:
         with pytest.raises(UpstreamTimeout):
             await call(one)
