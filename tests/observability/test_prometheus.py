@@ -213,5 +213,6 @@ def test_the_canary_is_what_was_made_of_it(world: World) -> None:
     failed = world.prometheus.numbers(f'nox_proxy:canary_failures:sum{{instance="{instance}"}}', "upstream")
     assert failed == {(upstream,): failures for upstream, failures in canary.failures.items()}
     assert found("Share set and seen A") == {(): SHARE / 100}
-    assert found("Share moved by manufacturer A", "manufacturer") == {("acme",): 0.0, ("borealis",): 1.0}
+    moved = found("Share moved by manufacturer A", "manufacturer")
+    assert moved == pytest.approx({("acme",): 0.0, ("borealis",): 1.0}, abs=0.05)  # increase() adds a part
     assert [found(f"Verdict {ref}") for ref in "ABD"] == [{(): 2.0}] * 3
