@@ -17,6 +17,9 @@ from proxy.wire.protocol import Refuse, ServerProtocol, refuse_plainly
 STALL_SECONDS = 20.0
 """How long a caller may take nothing of its answer before the kernel gives the connection up (RFC 5482)."""
 
+BACKLOG = 2048
+"""How many callers may wait to be accepted, if the kernel allows it."""
+
 MOMENT = 0.05
 """The share of a drain's time in which new connections are still taken: who sends them has yet to hear of it."""
 MOMENT_SECONDS = 5.0
@@ -32,7 +35,7 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises OSError where that cannot be."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=2048)
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_SECONDS * 1000))
     listener.setblocking(False)
     return listener
@@ -89,6 +92,7 @@ class Server:
             date_header=dates_answers,
             access_log=False,
             log_config=None,
+            backlog=BACKLOG,
             timeout_keep_alive=math.ceil(limits.keepalive_timeout),
         )
         config.timeout_graceful_shutdown = drain_seconds - self._moment  # type: ignore[assignment]  # wait_for takes it
@@ -135,14 +139,15 @@ class _Uvicorn(uvicorn.Server):
         self.has_started.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Takes in first who waits to be accepted: closing the socket would reset them."""
-        loop = asyncio.get_running_loop()
-        for listener in sockets or ():
-            with contextlib.suppress(OSError):  # nobody waits, or no file is left for them
-                while True:
-                    connection, _ = listener.accept()
-                    connection.setblocking(False)
-                    await loop.connect_accepted_socket(self._make_protocol, connection)
+        """Takes in first who waits to be accepted: closing the socket would reset them.
+
+        None of them is heard before it is closed, or callers who come all the time would keep it open.
+        """
+        waiting = [connection for listener in sockets or () for connection in _accept_waiting(listener)]
+        for server in self.servers:
+            server.close()
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, connection)
         await super().shutdown(sockets)
 
     def _make_protocol(self) -> asyncio.Protocol:
@@ -155,6 +160,15 @@ class _Uvicorn(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _accept_waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """Those who wait now. It ends early where no file is left for them."""
+    with contextlib.suppress(OSError):  # nobody waits any more
+        for _ in range(BACKLOG):
+            connection, _address = listener.accept()
+            connection.setblocking(False)
+            yield connection
 
 
 Obey = Callable[[Callable[[], None], Callable[[], None]], None]

@@ -2,8 +2,10 @@
 
 import re
 import socket
+import struct
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -265,6 +267,29 @@ def test_a_head_that_was_begun_is_answered_after_nobody_else_is_taken(v2: Simula
         assert eventually(refuses)
         half_sent.send(WHOLE[30:])
         assert succeeded(half_sent.answer())
+    assert proxy.stop() == 0
+
+
+def test_callers_that_come_all_the_time_do_not_hold_up_the_drain(v2: Simulator) -> None:
+    """There is always one more that waits to be accepted."""
+    proxy = Proxy(v2.url, DRAIN_SECONDS="2")
+    host, _, port = proxy.address.rpartition(":")
+
+    def come() -> bool:
+        """Again and again until nobody listens, which is said, or the drain should long be over."""
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            try:
+                with socket.create_connection((host, int(port))) as caller:
+                    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            except ConnectionError:
+                return True
+        return False
+
+    with ThreadPoolExecutor(4) as callers:
+        coming = [callers.submit(come) for _ in range(4)]
+        proxy.popen.terminate()
+        assert all(each.result() for each in coming)
     assert proxy.stop() == 0
 
 
