@@ -20,8 +20,9 @@ from proxy.telemetry.scrape import Scrape
 from proxy.telemetry.sinks import Telemetry
 from proxy.wire.headers import ToUpstream
 from proxy.wire.pool import Limits
+from proxy.wire.senders import open_sender
 from proxy.wire.server import CallerLimits
-from proxy.wire.upstream import Upstream, open_sender
+from proxy.wire.upstream import Upstream
 
 if TYPE_CHECKING:
     from proxy.telemetry.spans import Spans

@@ -23,7 +23,7 @@ import asyncio, re, sys, threading, time
 from proxy import cli, serve
 from proxy.app import Door
 from proxy.wire.protocol import ServerProtocol
-from proxy.wire.upstream import PoolSender
+from proxy.wire.senders import PoolSender
 
 kept = []
 

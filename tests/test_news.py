@@ -31,7 +31,7 @@ class Source:
         self.said: list[str] = []
 
     def fileno(self) -> int:
-        raise NotImplementedError
+        raise AssertionError("nobody waits for it here")
 
     def fetch(self) -> bytes | None:
         return self.waiting.pop(0) if self.waiting else None

@@ -15,7 +15,8 @@ from proxy.telemetry.sinks import Telemetry
 from proxy.wire.connection import Answer
 from proxy.wire.headers import ToUpstream
 from proxy.wire.pool import Limits
-from proxy.wire.upstream import Sender, Upstream
+from proxy.wire.senders import Sender
+from proxy.wire.upstream import Upstream
 from tests.ruled import rules_of
 
 

@@ -24,7 +24,8 @@ from proxy.shadow import Bounds, Shadow, ShadowCall
 from proxy.telemetry.exchange import Comparison, Verdict
 from proxy.wire.connection import Answer
 from proxy.wire.pool import Limits
-from proxy.wire.upstream import Upstream, open_sender
+from proxy.wire.senders import open_sender
+from proxy.wire.upstream import Upstream
 from tests.wire.servers import End, Scripted, hold, read_request, run, send, serve, turn, until, unused_port
 
 P = ParamSpec("P")

@@ -11,8 +11,9 @@ import httpx
 from proxy.contract.messages import Field
 from proxy.wire.connection import Answer
 from proxy.wire.pool import Limits, Pool
+from proxy.wire.senders import PoolSender
 from proxy.wire.transport import check_url, origin_of, tls_context
-from proxy.wire.upstream import PoolSender, fault_of
+from proxy.wire.upstream import fault_of
 
 CALL_SECONDS = 10.0
 """For a whole exchange."""

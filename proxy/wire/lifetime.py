@@ -2,6 +2,7 @@
 
 import asyncio
 import select
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple, cast
 
@@ -24,7 +25,7 @@ FAULT = "fault"
 
 
 class _Line(NamedTuple):
-    """A connection as uvicorn's requests use it."""
+    """A connection as uvicorn's requests use it, which is closed our way."""
 
     write: Callable[[bytes], None]
     close: Callable[[], None]
@@ -41,7 +42,7 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class LastingProtocol(HttpToolsProtocol):
+class LastingProtocol(HttpToolsProtocol, ABC):
     """uvicorn's HTTP/1.1 on httptools, with an end to all that could last. Times in seconds.
 
     A connection waits for one thing at a time, and only what does not come in one packet costs a timer: the rest of a
@@ -66,9 +67,9 @@ class LastingProtocol(HttpToolsProtocol):
     _lingers = False
     _caller_closed = False
 
+    @abstractmethod
     def refusal(self, error: CallerError) -> bytes:
         """The answer to a message that is no request."""
-        raise NotImplementedError
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)

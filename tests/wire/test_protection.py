@@ -13,7 +13,8 @@ from proxy.contract.errors import BreakerOpen, UpstreamConnectTimeout, UpstreamE
 from proxy.policy.breaker import BreakerRule
 from proxy.wire.connection import Answer
 from proxy.wire.pool import Limits
-from proxy.wire.upstream import Upstream, open_sender
+from proxy.wire.senders import open_sender
+from proxy.wire.upstream import Upstream
 from tests.wire.servers import (
     BOTH,
     OK,

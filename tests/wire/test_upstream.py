@@ -25,7 +25,8 @@ from proxy.contract.errors import (
 from proxy.contract.messages import Field
 from proxy.wire.connection import Answer, Disconnected, ResponseTooLarge
 from proxy.wire.pool import Limits
-from proxy.wire.upstream import Upstream, fault_of, open_sender
+from proxy.wire.senders import open_sender
+from proxy.wire.upstream import Upstream, fault_of
 from tests.wire.servers import (
     BOTH,
     OK,
