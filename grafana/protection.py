@@ -15,8 +15,8 @@ def protection() -> list[timeseries.Panel]:
 
 def _callers() -> timeseries.Panel:
     description = (
-        "Callers' open connections in the setting `max_connections`, idle ones too. Each worker has its share of them,"
-        " so that one may refuse a connection before all is full."
+        "Callers' open connections in the `max_connections` of all workers, idle ones too. Each worker refuses what is"
+        " beyond its own, so one may do so before all are full."
     )
     lines = {
         "{{instance}}": share("instance", series("nox_proxy_connections"), series("nox_proxy_connections_limit")),

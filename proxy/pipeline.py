@@ -2,7 +2,8 @@
 
 identify → admit → choose an upstream → translate → send → translate back → observe
 
-It knows nothing of sockets or ASGI: a door brings it a Request and a way to read the body.
+It knows nothing of sockets or ASGI: a door brings it a Request and a way to read the body. It is long because a
+request's whole life is to stand on one page.
 """
 
 import asyncio

@@ -112,10 +112,10 @@ class Upstream:
 
     def _may_retry(self, fault: UpstreamError) -> bool:
         """Only what failed before there was a connection, and may be otherwise in a moment."""
-        connects = isinstance(fault, UpstreamUnavailable | UpstreamConnectTimeout) and not fault.reason.startswith(
-            "tls"
-        )
-        return connects and not self._breaker.is_open and self._budget.take(monotonic())
+        failed_to_connect = isinstance(fault, UpstreamUnavailable | UpstreamConnectTimeout)
+        if not failed_to_connect or fault.reason.startswith("tls"):
+            return False
+        return not self._breaker.is_open and self._budget.take(monotonic())
 
     async def _send_once(
         self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: Limits | None

@@ -47,11 +47,6 @@ def way() -> Way:
     return OURS[0]
 
 
-@pytest.fixture(scope="module")
-def ca_file(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return authority.write(tmp_path_factory.mktemp("tls") / "ca.pem")
-
-
 class Calls:
     """Calls to one upstream, and how often their connects were tried again."""
 

@@ -59,11 +59,6 @@ def way(request: pytest.FixtureRequest) -> Way:
     return found
 
 
-@pytest.fixture(scope="module")
-def ca_file(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return authority.write(tmp_path_factory.mktemp("tls") / "ca.pem")
-
-
 @asynccontextmanager
 async def upstream(way: Way, url: str, ca_file: str, limits: Limits = LIMITS) -> AsyncIterator[Upstream]:
     one = Upstream("v2", open_sender(url, way.transport, limits, ca_file))
