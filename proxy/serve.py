@@ -41,7 +41,8 @@ from proxy.telemetry.metrics import Metrics, forget_running
 from proxy.telemetry.scrape import Scrape
 from proxy.telemetry.sinks import Telemetry
 from proxy.wire.lifetime import LINGERERS
-from proxy.wire.server import CallerLimits, Server, address_of, bind, obey_operator, raise_file_limit, run_servers
+from proxy.wire.listener import Door, address_of, bind
+from proxy.wire.server import CallerLimits, Server, obey_operator, raise_file_limit, run_servers
 from proxy.workers import Supervisor, Worker, obey_supervisor, outlast_workers
 
 STDOUT = 1
@@ -102,10 +103,21 @@ def _serve(reloader: Reloader, warn: Callable[[Settings], None]) -> None:
         return
 
     turns = os.memfd_create("turns") if settings.access_log else None  # a file that needs no place to be
+    door = Door(settings.workers)
 
-    def work(block: Block, link: Receiver) -> None:
+    def stop() -> None:
+        door.close()
+        public.close()
+
+    def work(number: int, link: Receiver) -> None:
         admin.close()
-        _run(_serve_public(reloader.settings, public, block, partial(obey_supervisor, link), turns=turns))
+        door.enter(number)
+        obey, leave = partial(obey_supervisor, link), partial(door.leave, number)
+        _run(_serve_public(reloader.settings, public, blocks[number], obey, turns=turns, leave=leave))
+
+    def mourn(number: int) -> None:
+        door.leave(number)
+        forget_running(blocks[number])
 
     def administer(link: Receiver) -> None:
         public.close()
@@ -114,11 +126,11 @@ def _serve(reloader: Reloader, warn: Callable[[Settings], None]) -> None:
         _run(run_servers(server, obey=partial(outlast_workers, link, taker(settings, scrape.apply))))
 
     workers = {
-        f"worker {number}": Worker(partial(work, block), partial(forget_running, block))
-        for number, block in enumerate(blocks, 1)
+        f"worker {number + 1}": Worker(partial(work, number), partial(mourn, number))
+        for number in range(settings.workers)
     }
     supervisor = Supervisor(workers, Worker(administer), reloader, drain_seconds=settings.drain_seconds)
-    supervisor.run(on_started=say_started, on_stop=public.close)
+    supervisor.run(on_started=say_started, on_stop=stop)
 
 
 def warnings(file: Path | None, settings: Settings) -> list[str]:
@@ -169,6 +181,7 @@ async def _serve_public(
     turns: int | None = None,
     show: Sequence[Apply] = (),
     on_started: Callable[[], None] = lambda: None,
+    leave: Callable[[], bool] = lambda: True,
 ) -> None:
     metrics, rules = Metrics(block), make_rules(settings)
     metrics.await_first_calls(rules)
@@ -191,6 +204,7 @@ async def _serve_public(
                 dates_answers=False,  # an upstream's answer may bring its own Date
                 limits=caller_limits(settings),
                 drain_seconds=settings.drain_seconds,
+                leave=leave,
             )
             take = taker(settings, metrics.await_first_calls, pipeline.apply, *show)
             async with _sampling(upstreams, server, metrics):

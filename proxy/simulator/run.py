@@ -9,7 +9,8 @@ import uvloop
 from proxy.simulator.app import RawProtocol, record_to, service_app
 from proxy.simulator.recording import Recorder
 from proxy.simulator.services import Service, V1Service
-from proxy.wire.server import App, CallerLimits, Server, address_of, bind, run_servers
+from proxy.wire.listener import address_of, bind
+from proxy.wire.server import App, CallerLimits, Server, run_servers
 
 
 def simulate(service: Service, host: str, port: int, record: Path | None = None) -> None:

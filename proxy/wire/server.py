@@ -11,14 +11,8 @@ from typing import Any, NamedTuple
 
 import uvicorn
 
-from proxy.wire.address import authority
+from proxy.wire.listener import BACKLOG, accept_waiting, turn_away_newcomers
 from proxy.wire.protocol import Refuse, ServerProtocol, refuse_plainly
-
-STALL_SECONDS = 20.0
-"""How long a caller may take nothing of its answer before the kernel gives the connection up (RFC 5482)."""
-
-BACKLOG = 2048
-"""How many callers may wait to be accepted, if the kernel allows it."""
 
 MOMENT = 0.05
 """The share of a drain's time in which new connections are still taken: who sends them has yet to hear of it."""
@@ -32,25 +26,11 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI app: Starlette's type for it and uvicorn's differ in words only."""
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises OSError where that cannot be."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_SECONDS * 1000))
-    listener.setblocking(False)
-    return listener
-
-
 def raise_file_limit() -> int:
     """Lets the process open as many files as it may; returns how many that are. Each connection is one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most
-
-
-def address_of(listener: socket.socket) -> str:
-    """`host:port` as bound."""
-    return authority(*listener.getsockname()[:2])
 
 
 class CallerLimits(NamedTuple):
@@ -64,7 +44,11 @@ class CallerLimits(NamedTuple):
 
 
 class Server:
-    """One app on one listening socket. `dates_answers`: each gets a Date, where the app gives none."""
+    """One app on one listening socket.
+
+    `dates_answers`: each gets a Date, where the app gives none. `leave` is called when it stops taking callers, and
+    tells whether no other process takes any from the socket either.
+    """
 
     def __init__(
         self,
@@ -76,6 +60,7 @@ class Server:
         dates_answers: bool = True,
         limits: CallerLimits | None = None,
         drain_seconds: float = 20.0,
+        leave: Callable[[], bool] = lambda: True,
     ) -> None:
         self.limits = limits = limits or CallerLimits()
         self._listener = listener
@@ -96,7 +81,7 @@ class Server:
             timeout_keep_alive=math.ceil(limits.keepalive_timeout),
         )
         config.timeout_graceful_shutdown = drain_seconds - self._moment  # type: ignore[assignment]  # wait_for takes it
-        self._uvicorn = _Uvicorn(config)
+        self._uvicorn = _Uvicorn(config, leave)
 
     async def run(self) -> None:
         """Serves until it has drained."""
@@ -130,8 +115,9 @@ class Server:
 class _Uvicorn(uvicorn.Server):
     """uvicorn without its signal handlers: two servers share the process's."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, leave: Callable[[], bool]) -> None:
         super().__init__(config)
+        self._leave = leave
         self.has_started = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -143,7 +129,11 @@ class _Uvicorn(uvicorn.Server):
 
         None of them is heard before it is closed, or callers who come all the time would keep it open.
         """
-        waiting = [connection for listener in sockets or () for connection in _accept_waiting(listener)]
+        waiting: list[socket.socket] = []
+        for listener in sockets or ():
+            if self._leave():
+                turn_away_newcomers(listener)
+            waiting += accept_waiting(listener)
         for server in self.servers:
             server.close()
         for connection in waiting:
@@ -160,15 +150,6 @@ class _Uvicorn(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _accept_waiting(listener: socket.socket) -> Iterator[socket.socket]:
-    """Those who wait now. It ends early where no file is left for them."""
-    with contextlib.suppress(OSError):  # nobody waits any more
-        for _ in range(BACKLOG):
-            connection, _address = listener.accept()
-            connection.setblocking(False)
-            yield connection
 
 
 Obey = Callable[[Callable[[], None], Callable[[], None]], None]

@@ -29,11 +29,10 @@ class Window(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a call that was sent; `connected` and `sent` are of `perf_counter`."""
+    """What became of a call that was sent; `sent` is of `perf_counter`."""
 
     status: int | None
     """None where the connection ended without an answer."""
-    connected: float
     sent: float
     seconds: float
     port: int
@@ -50,7 +49,6 @@ class Caller:
         self._name = f"{USER}-{name}"
         self._key = key.encode()
         self._calls = 0
-        self._connected = 0.0
         self.in_flight: int | None = None
         """While a call is unanswered, the port it was sent from."""
         self._reader: asyncio.StreamReader | None = None
@@ -65,11 +63,7 @@ class Caller:
 
     async def connect(self) -> None:
         """Raises ConnectionRefusedError where nobody listens."""
-        try:
-            self._reader, self._writer = await asyncio.open_connection(self._host, int(self._port))
-        except ConnectionResetError as error:  # the listener closed in this moment
-            raise ConnectionRefusedError from error
-        self._connected = perf_counter()
+        self._reader, self._writer = await asyncio.open_connection(self._host, int(self._port))
 
     async def call(self) -> Outcome:
         """One call, whose one answer must be its own. Raises ConnectionRefusedError; TimeoutError after DEADLINE."""
@@ -90,7 +84,7 @@ class Caller:
             self.in_flight = None
         if closes:
             self.close()
-        return Outcome(status, self._connected, began, perf_counter() - began, port, closes)
+        return Outcome(status, began, perf_counter() - began, port, closes)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, bool]:
         """The answer's status, and whether the connection ends with it."""
@@ -143,8 +137,8 @@ class Crowd:
         self._stops = False
         self._tasks: list[asyncio.Task[None]] = []
         self.outcomes: list[Outcome] = []
-        self.refused: list[float] = []
-        """When callers found nobody listening, and gave up."""
+        self.refused = 0
+        """The callers that found nobody listening, and gave up."""
 
     async def __aenter__(self) -> Self:
         pause = self._within / len(self._callers)
@@ -176,7 +170,7 @@ class Crowd:
             try:
                 self.outcomes.append(await caller.call())
             except ConnectionRefusedError:
-                self.refused.append(perf_counter())
+                self.refused += 1
                 return
 
     def in_flight(self) -> set[int]:

@@ -18,8 +18,9 @@ from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.sinks import Telemetry
 from proxy.wire.connection import Answer
 from proxy.wire.headers import ToUpstream
+from proxy.wire.listener import address_of, bind
 from proxy.wire.pool import Limits
-from proxy.wire.server import CallerLimits, Server, address_of, bind
+from proxy.wire.server import CallerLimits, Server
 from proxy.wire.upstream import Upstream
 from tests.fuzz.inputs import Check, Target, splits
 from tests.ruled import rules_of
