@@ -8,8 +8,8 @@ request's whole life is to stand on one page.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import cache
 from secrets import token_hex
-from time import perf_counter
 from typing import NamedTuple
 
 import msgspec
@@ -166,20 +166,19 @@ class Pipeline:
         endpoint = head.endpoint
         exchange.endpoint, exchange.announced = endpoint.change.name, endpoint.announced
         exchange.credential, exchange.listed = head.credential, head.listed
-        try:
-            self._admit_by_schedule(head)
-        except EndpointGone:
-            exchange.key_accepted = True
-            raise
+        if endpoint.has_schedule:
+            try:
+                self._admit_by_schedule(head)
+            except EndpointGone:
+                exchange.key_accepted = True
+                raise
 
-    async def _convert(self, head: Head, body: bytes, exchange: Exchange) -> Response:
+    def _convert(self, head: Head, body: bytes, exchange: Exchange) -> Awaitable[Response]:
         change = head.endpoint.change
         asked: Body = change.read_request(body)
         exchange.unmapped = change.lost_fields(asked)
-        call = Call(head, body, asked)
-        if self._upstreams.v1 is None:
-            return await self._ask_v2(call, exchange)
-        return await self._dispatch(call, self._upstreams.v1, exchange)
+        call, v1 = Call(head, body, asked), self._upstreams.v1
+        return self._ask_v2(call, exchange) if v1 is None else self._dispatch(call, v1, exchange)
 
     async def _pass_through(self, rules: Rules, request: Request, read_body: ReadBody, exchange: Exchange) -> Response:
         """A path that no change covers: /v2 goes to v2, any other to v1, untouched (contract, last section)."""
@@ -225,7 +224,8 @@ class Pipeline:
         message = _encode(endpoint.change.to_v2(call.asked))
         trace = exchange.ask(v2.name)
         lines = _v2_lines(head, exchange.request_id, message, head.trace_lines if trace is None else write_lines(trace))
-        answer = await self._send(v2, _METHOD, head.v2_target, lines, message, exchange)
+        answer = await v2.send(_METHOD, head.v2_target, lines, message, exchange.retry)
+        exchange.answered(answer.status)
         exchange.key_accepted = _accepts_key(answer)
         told = to_v1(endpoint, call.asked, answer, self._now())
         exchange.attempts[-1].drifted = told.drifted
@@ -252,26 +252,9 @@ class Pipeline:
         trace = exchange.ask(upstream.name)
         lines = self._to_upstream.untouched(request, exchange.request_id, body, trace)
         method = request.method.encode()
-        return await self._send(upstream, method, target, lines, body, exchange, is_measure=is_measure)
-
-    async def _send(
-        self,
-        upstream: Upstream,
-        method: bytes,
-        target: bytes,
-        lines: bytes,
-        body: bytes,
-        exchange: Exchange,
-        *,
-        is_measure: bool = True,
-    ) -> Answer:
-        attempt, started = exchange.attempts[-1], perf_counter()
-        try:
-            answer = await upstream.send(method, target, lines, body, exchange.retry, is_measure=is_measure)
-            attempt.status = answer.status
-            return answer
-        finally:
-            attempt.seconds = perf_counter() - started
+        answer = await upstream.send(method, target, lines, body, exchange.retry, is_measure=is_measure)
+        exchange.answered(answer.status)
+        return answer
 
     def _hand_back(self, answer: Answer, request: Request, exchange: Exchange) -> Response:
         """An upstream's answer as it came, but for what is announced of a deprecated endpoint."""
@@ -307,7 +290,7 @@ class Pipeline:
     ) -> Response:
         exchange.status, exchange.outcome = status, outcome
         if exchange.unmapped and exchange.upstream != "v1":  # v1 keeps every field
-            lines += write_lines((b"nox-unmapped", field.encode()) for field in exchange.unmapped)
+            lines += _unmapped_lines(exchange.unmapped)
         length, date = len(body), headers.date(self._now())
         lines = _OURS % (date, length, exchange.request_id, exchange.announced, lines)
         return Response(status, lines, body, close)
@@ -333,6 +316,11 @@ def _unit_of(call: Call, listed: str | None) -> str:
             return listed or call.head.credential.fingerprint
         case "none":
             return token_hex(8)
+
+
+@cache
+def _unmapped_lines(fields: tuple[str, ...]) -> bytes:
+    return write_lines((b"nox-unmapped", field.encode()) for field in fields)
 
 
 def _from_v2(answer: Answer) -> bytes:

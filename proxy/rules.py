@@ -23,6 +23,11 @@ class Endpoint:
     rollout: Rollout
 
     @cached_property
+    def has_schedule(self) -> bool:
+        """Whether it is ever switched off."""
+        return self.deprecation.refuses
+
+    @cached_property
     def announced(self) -> bytes:
         """The header lines of every answer on its paths."""
         return write_lines(self.deprecation.announce())

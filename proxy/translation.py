@@ -1,6 +1,6 @@
 """v2's answer as v1's (contract, "From v2"): for the caller, and for the shadow's comparison."""
 
-from typing import NamedTuple
+import msgspec
 
 from proxy.contract.envelope import failure, success
 from proxy.contract.errors import InvalidUpstreamResponse
@@ -9,7 +9,7 @@ from proxy.rules import Endpoint
 from proxy.wire.connection import Answer
 
 
-class Translated(NamedTuple):
+class Translated(msgspec.Struct, frozen=True, gc=False):
     """A v1 envelope. `outcome` is `answered` or the error's `error_code`."""
 
     status: int

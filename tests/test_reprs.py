@@ -45,13 +45,18 @@ HEAD = Head(RULES, ENDPOINT, REQUEST, CREDENTIAL, ToUpstream(()))
 MADE = VerifyCall((LINE,), BYTES)
 RECORDED = Recorded(path="/manufacturers/nox", body=SECRET)
 
+
+async def answered(head: Head, body: bytes) -> Response:
+    return Response(201, b"", body)
+
+
 VALUES: tuple[object, ...] = (
     REQUEST,
     Response(201, write_lines((LINE,)), BYTES),
     CREDENTIAL,
     ANSWER,
     HEAD,
-    Known(1, partial(Call, HEAD), bool),
+    Known(1, partial(answered, HEAD), bool),
     Call(HEAD, BYTES, ASKED),
     ShadowCall(ENDPOINT, b"id-1", BYTES, write_lines((LINE,)), BYTES, ANSWER),
     Translated(201, BYTES, "answered", drifted=False),

@@ -20,10 +20,10 @@ def translated(status: int, body: bytes, *fields: Field) -> Translated:
 
 
 def test_an_answer_and_an_error() -> None:
-    assert translated(200, GOOD) == (201, ENVELOPE, "answered", False)
-    status, body, outcome, drifted = translated(400, b'{"error": "user_id is required", "more": 1}')
-    assert (status, outcome, drifted) == (400, "invalid_request", True)
-    assert b'"error":"manufacturer_user_id is required"' in body
+    assert translated(200, GOOD) == Translated(201, ENVELOPE, "answered", False)
+    told = translated(400, b'{"error": "user_id is required", "more": 1}')
+    assert (told.status, told.outcome, told.drifted) == (400, "invalid_request", True)
+    assert b'"error":"manufacturer_user_id is required"' in told.body
 
 
 @pytest.mark.parametrize("codings", [(b"gzip",), (b"BR",), (b"identity", b"gzip")])

@@ -54,11 +54,12 @@ class Breaker:
             self._has_trial = True
         return self._era
 
-    def tell(self, admitted: int, verdict: Verdict, now: float) -> None:
-        """A call is over."""
+    def tell(self, admitted: int, verdict: Verdict, now: float) -> bool:
+        """A call is over. Returns whether the breaker has opened or closed with it."""
         if admitted != self._era:
-            return
-        if self.is_open:
+            return False
+        was_open = self._opens_until is not None
+        if was_open:
             self._judge_trial(verdict, now)
         elif verdict == "succeeded":
             self._in_a_row = 0
@@ -68,6 +69,7 @@ class Breaker:
             self._recent.count(now, calls=1, marked=1)
             if self._in_a_row >= self._rule.failures or self._fails_too_often():
                 self._turn(now + self._rule.open_for)
+        return was_open is (self._opens_until is None)
 
     def _fails_too_often(self) -> bool:
         recent = self._recent

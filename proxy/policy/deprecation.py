@@ -59,6 +59,11 @@ class Deprecation(msgspec.Struct, frozen=True):
         lines.append((b"link", ", ".join(self._links()).encode()))
         return tuple(lines)
 
+    @property
+    def refuses(self) -> bool:
+        """Whether there is anything for which `admit` may refuse."""
+        return self.gone_after_sunset or bool(self.brownouts)
+
     def admit(self, caller: str, unit: str, now: float) -> None:
         """Raises EndpointSunset or EndpointBrownout (admission 8)."""
         if self.gone_after_sunset and self.sunset_at is not None and now >= self.sunset_at:

@@ -12,25 +12,31 @@ class Window:
     def __init__(self, seconds: float) -> None:
         self._slot_seconds = seconds / SLOTS
         self._slots: deque[list[int]] = deque()  # a slot's number, its calls, and the marked ones
+        self._slot_ends = 0.0
         self.calls = 0
         self.marked = 0
 
     def count(self, now: float, *, calls: int = 0, marked: int = 0) -> None:
         """Adds to the counts, and forgets what is too old."""
-        number = int(now / self._slot_seconds)
-        slots = self._slots
-        if not slots or slots[-1][0] < number:
-            self._forget(number - SLOTS)
-            slots.append([number, 0, 0])
-        slots[-1][1] += calls
-        slots[-1][2] += marked
+        if now >= self._slot_ends:
+            self._open_slot(int(now / self._slot_seconds))
+        slot = self._slots[-1]
+        slot[1] += calls
+        slot[2] += marked
         self.calls += calls
         self.marked += marked
 
     def clear(self) -> None:
         """Forgets all."""
         self._slots.clear()
+        self._slot_ends = 0.0
         self.calls = self.marked = 0
+
+    def _open_slot(self, number: int) -> None:
+        if not self._slots or self._slots[-1][0] < number:
+            self._forget(number - SLOTS)
+            self._slots.append([number, 0, 0])
+        self._slot_ends = (number + 1) * self._slot_seconds
 
     def _forget(self, last: int) -> None:
         while self._slots and self._slots[0][0] <= last:

@@ -27,6 +27,7 @@ class Attempt(msgspec.Struct, gc=False):
     drifted: bool = False
     is_retry: bool = False
     """The connect failed at first, and was tried again."""
+    started: float = msgspec.field(default_factory=perf_counter)
 
 
 class Exchange(msgspec.Struct, gc=False):
@@ -70,10 +71,18 @@ class Exchange(msgspec.Struct, gc=False):
         """No connection to the upstream was made; one more is tried."""
         self.attempts[-1].is_retry = True
 
+    def answered(self, status: int) -> None:
+        """The upstream has answered."""
+        attempt = self.attempts[-1]
+        attempt.seconds, attempt.status = perf_counter() - attempt.started, status
+
     def fail(self, reason: str) -> None:
         """The last call to an upstream gave no usable answer, if there was one."""
         if self.attempts:
-            self.attempts[-1].failure = reason
+            attempt = self.attempts[-1]
+            attempt.failure = reason
+            if attempt.status is None:
+                attempt.seconds = perf_counter() - attempt.started
 
     @property
     def upstream(self) -> str:

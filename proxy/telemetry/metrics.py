@@ -1,6 +1,7 @@
 """What one request adds to the series."""
 
 from bisect import bisect_left
+from typing import NamedTuple
 
 from proxy.contract.errors import BreakerOpen, TooManyConnections
 from proxy.rules import Rules
@@ -12,6 +13,19 @@ from proxy.wire.upstream import UpstreamState
 
 NOT_LEGACY = ("unmatched", "passthrough_v2")
 """Endpoints that are no v1 call: no path of ours, and v2's own."""
+
+
+_Kind = tuple[str, str, str, int, str | None, tuple[str, ...]]
+"""Calls that are counted alike: by endpoint, manufacturer, upstream, status, scheme and unmapped fields. The statuses
+are those of HTTP, and all else is ours, so there are not many kinds."""
+
+
+class _Counts(NamedTuple):
+    """Their cells: those that count one more, the first of the histogram, and of the last call's time if it counts."""
+
+    calls: tuple[int, ...]
+    durations: int
+    last_seen: int | None
 
 
 class Metrics:
@@ -38,6 +52,7 @@ class Metrics:
         self._shadow = _Places(block, names.SHADOW)
         self._shadow_mismatches = _Places(block, names.SHADOW_MISMATCHES)
         self._timeouts = _Places(block, names.TIMEOUTS)
+        self._counts: dict[_Kind, _Counts] = {}
         for kind in ("header", "body"):
             _ = self._timeouts[kind,]
         self._in_progress = block.place((names.IN_PROGRESS.name, ()))
@@ -60,25 +75,37 @@ class Metrics:
 
     def finish(self, exchange: Exchange, seconds: float, now: float) -> None:
         """A request is over after `seconds`. `now` in Unix seconds."""
-        cells = self._cells
-        endpoint, manufacturer, upstream = exchange.endpoint, exchange.manufacturer, exchange.upstream
+        cells, credential = self._cells, exchange.credential
+        scheme = credential.scheme if credential else None
+        caller, upstream = exchange.manufacturer, exchange.upstream
+        kind = (exchange.endpoint, caller, upstream, exchange.status, scheme, exchange.unmapped)
+        counts = self._counts.get(kind) or self._find_counts(kind)
         cells[self._in_progress] -= 1
-        cells[self._requests[endpoint, manufacturer, upstream, str(exchange.status)]] += 1
-        self._observe(self._durations[endpoint, upstream], seconds)
-        if endpoint not in NOT_LEGACY:
-            cells[self._last_seen[endpoint, manufacturer]] = now
-            if exchange.credential:
-                cells[self._schemes[manufacturer, exchange.credential.scheme]] += 1
-        for name in exchange.unmapped:
-            cells[self._unmapped[endpoint, manufacturer, name]] += 1
-        if exchange.fallback:
-            cells[self._fallbacks[endpoint, exchange.fallback]] += 1
+        for cell in counts.calls:
+            cells[cell] += 1
+        self._observe(counts.durations, seconds)
+        if counts.last_seen:
+            cells[counts.last_seen] = now
         for attempt in exchange.attempts:
             self._finish_attempt(attempt, now)
+        if exchange.fallback:
+            cells[self._fallbacks[exchange.endpoint, exchange.fallback]] += 1
         if exchange.timed_out:
             cells[self._timeouts[exchange.timed_out,]] += 1
         elif exchange.outcome == TooManyConnections.error_code:
             cells[self._refused] += 1
+
+    def _find_counts(self, kind: _Kind) -> _Counts:
+        endpoint, manufacturer, upstream, status, scheme, unmapped = kind
+        calls = [self._requests[endpoint, manufacturer, upstream, str(status)]]
+        last_seen = None
+        if endpoint not in NOT_LEGACY:
+            last_seen = self._last_seen[endpoint, manufacturer]
+            if scheme:
+                calls.append(self._schemes[manufacturer, scheme])
+        calls += (self._unmapped[endpoint, manufacturer, name] for name in unmapped)
+        found = self._counts[kind] = _Counts(tuple(calls), self._durations[endpoint, upstream], last_seen)
+        return found
 
     def sample_upstream(self, name: str, state: UpstreamState) -> None:
         """Notes how an upstream stands. Its retries show a 0 from the first time on."""
@@ -116,13 +143,13 @@ class Metrics:
             self._cells[self._failures[upstream, attempt.failure]] += 1
             return
         self._observe(self._upstream_durations[upstream,], attempt.seconds)
-        if attempt.is_retry:
-            self._cells[self._retries[upstream,]] += 1
-        if attempt.failure:
+        if attempt.failure is None:
+            self._cells[self._last_answer[upstream,]] = now
+        else:
             self._cells[self._failures[upstream, attempt.failure]] += 1
             self._cells[self._last_failure[upstream,]] = now
-        else:
-            self._cells[self._last_answer[upstream,]] = now
+        if attempt.is_retry:
+            self._cells[self._retries[upstream,]] += 1
         if attempt.drifted:
             self._cells[self._drift[upstream, "unknown_field"]] += 1
 

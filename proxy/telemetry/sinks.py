@@ -37,10 +37,10 @@ class Telemetry:
 
     def finish(self, exchange: Exchange) -> None:
         """A request is over, whatever became of it."""
-        seconds = perf_counter() - exchange.started
-        self._metrics.finish(exchange, seconds, time())
+        seconds, now = perf_counter() - exchange.started, time()
+        self._metrics.finish(exchange, seconds, now)
         if self._write is not None:
-            self._write(write_line(exchange, seconds))
+            self._write(write_line(exchange, seconds, now))
         if exchange.trace is not None:
             exchange.trace.finish(exchange)
 
@@ -48,7 +48,7 @@ class Telemetry:
         """The shadow has found something."""
         self._metrics.compare(comparison)
         if self._write is not None and comparison.verdict in ("mismatch", "v1_error", "v2_error"):
-            self._write(write_comparison(comparison))
+            self._write(write_comparison(comparison, time()))
 
     def crash(self, exchange: Exchange, bug: Exception) -> None:
         """A bug of ours has ended a request."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import select
-from typing import cast
+from typing import NamedTuple, cast
 
 import httptools
 import httpx
@@ -12,6 +12,7 @@ from proxy.contract.messages import Field
 from proxy.wire.alarm import Alarm
 from proxy.wire.driver import Wait
 
+HEAD_END = b"\r\n\r\n"
 MAX_HEAD_BYTES = 65_536
 """Status line and header block of an answer, with all 1xx answers before it."""
 
@@ -35,6 +36,22 @@ class ResponseTooLarge(httpx.RemoteProtocolError):
     """The body exceeds `max_response_bytes`."""
 
 
+class AnswerHead(NamedTuple):
+    """The head of an answer that came whole in one packet and left its connection fit for another."""
+
+    status: int
+    fields: tuple[Field, ...]
+    length: int
+    """Of its body."""
+
+
+AnswerHeads = dict[bytes, AnswerHead]
+"""By their bytes. A head that was parsed once needs no parser when it comes again: most differ from each other in
+their Date alone."""
+MOST_HEADS = 256
+"""When there are so many, all go."""
+
+
 class Connection(asyncio.Protocol):
     """Sends one request's bytes, parses one answer, and says whether it may serve another.
 
@@ -55,8 +72,9 @@ class Connection(asyncio.Protocol):
     _keep_alive: bool
     _whole: bool
 
-    def __init__(self, max_response_bytes: int) -> None:
+    def __init__(self, max_response_bytes: int, known: AnswerHeads | None = None) -> None:
         self._max_body = max_response_bytes
+        self._known: AnswerHeads = {} if known is None else known
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -76,11 +94,11 @@ class Connection(asyncio.Protocol):
         length says.
         """
         assert self._transport is not None
-        self._waiter = waiter = Wait[Answer](self._loop)
+        waiter: Wait[Answer] = Wait(loop=self._loop)
+        self._waiter = waiter
         self._alarm.set(deadline)
         self._without_body = without_body
-        self._taken = self._unread = self._interim_bytes = 0
-        self._begin_answer()
+        self._taken = 0
         if self._is_lost:  # since it was made
             self._fail(Disconnected("closed before the request"))
         else:
@@ -97,7 +115,7 @@ class Connection(asyncio.Protocol):
 
         The event loop may not have come round to it yet, and a call written to a closed connection is lost.
         """
-        return self.reusable and not self._readable.poll(0)
+        return self._reusable and not self._readable.poll(0)
 
     def close(self) -> None:
         """Gives the connection up, whatever is under way on it."""
@@ -119,6 +137,14 @@ class Connection(asyncio.Protocol):
         if self._waiter is None:
             self.close()  # a byte that answers nothing
             return
+        if self._taken == 0:
+            end = data.find(HEAD_END) + len(HEAD_END)
+            known = self._known.get(data[:end])
+            if known is not None and len(data) == end + known.length and not self._without_body:
+                self._deliver(Answer(known.status, known.fields, data[end:]))
+                return
+            self._unread = self._interim_bytes = 0
+            self._begin_answer()
         body_bytes = self._body_bytes
         self._taken += len(data)
         try:
@@ -128,7 +154,7 @@ class Connection(asyncio.Protocol):
             if not self._whole:
                 self._fail(_cause(error))
         if self._whole:
-            self._deliver(data)
+            self._judge_end(data)
         elif self._body_bytes == body_bytes:  # a head, a trailer or a chunk extension that goes on and on
             self._unread += len(data)
             if self._unread > MAX_HEAD_BYTES:
@@ -138,7 +164,7 @@ class Connection(asyncio.Protocol):
         self._reusable = False
         if self._head_done and not self._delimited:
             self._whole = True  # RFC 9112, section 6.3: the end of the connection is the end of the body
-            self._deliver(b"")
+            self._judge_end(b"")
 
     def connection_lost(self, _: Exception | None) -> None:
         self._alarm.cancel()
@@ -219,18 +245,32 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None:
             self._fail(httpx.ReadTimeout("no whole answer within the deadline"))
 
-    def _deliver(self, data: bytes) -> None:
+    def _judge_end(self, data: bytes) -> None:
+        """The answer is whole with this packet."""
+        if not self._keep_alive or not _ends_with_answer(data, self._pieces, self._chunked):
+            self._reusable = False
+        pieces, self._pieces = self._pieces, []
+        answer = Answer(self._status, tuple(self._fields), pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self._reusable and self._taken == len(data) and not self._chunked and not self._without_body:
+            self._learn(data, answer)
+        self._deliver(answer)
+
+    def _learn(self, data: bytes, answer: Answer) -> None:
+        end = data.find(HEAD_END) + len(HEAD_END)
+        if len(data) == end + len(answer.body) and answer.body:
+            if len(self._known) >= MOST_HEADS:
+                self._known.clear()
+            self._known[data[:end]] = AnswerHead(answer.status, answer.fields, len(answer.body))
+
+    def _deliver(self, answer: Answer) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is None or waiter.done():
             self._reusable = False  # cancelled in the moment that the answer came
             return
         assert self._transport is not None
-        unfinished = self._transport.get_write_buffer_size() > 0
-        if unfinished or not self._keep_alive or not _ends_with_answer(data, self._pieces, self._chunked):
-            self._reusable = False
-        pieces, self._pieces = self._pieces, []
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        waiter.end(Answer(self._status, tuple(self._fields), body))
+        if self._transport.get_write_buffer_size():
+            self._reusable = False  # it answered before it had all of the request
+        waiter.end(answer)
 
     def _fail(self, error: httpx.TransportError) -> None:
         waiter, self._waiter = self._waiter, None

@@ -112,7 +112,8 @@ class DirectProtocol(ServerProtocol):
         self._own.response_complete, self._own.keep_alive = False, True
         self.cycle = self._running = self._own
         self._drive = drive = Drive(known.answer(body), self._finish)
-        self.tasks.add(cast("asyncio.Task[None]", drive))  # a drain waits for it, and cancels it in the end
+        if self.draining:
+            self._have_awaited()
         drive.go_on()
 
     def _begin(self, known: Known, head: bytes) -> None:
@@ -122,7 +123,8 @@ class DirectProtocol(ServerProtocol):
         self._await("body")
 
     def _finish(self, response: Response) -> None:
-        self.tasks.discard(cast("asyncio.Task[None]", self._drive))
+        if self.tasks:
+            self.tasks.discard(cast("asyncio.Task[None]", self._drive))
         self._drive = None
         self._own.response_complete = True
         if self._is_closing():
@@ -138,6 +140,11 @@ class DirectProtocol(ServerProtocol):
             self._rest()
         else:
             self.on_response_complete()
+
+    def _have_awaited(self) -> None:
+        """The process ends only after what is under way, which is cancelled when its time is over."""
+        if self._drive is not None:
+            self.tasks.add(cast("asyncio.Task[None]", self._drive))
 
     def _rest(self) -> None:
         self._rests = True
@@ -226,6 +233,7 @@ class DirectProtocol(ServerProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._postpone_no_longer()
         self._idle.cancel()
+        self._have_awaited()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it
@@ -234,6 +242,7 @@ class DirectProtocol(ServerProtocol):
 
     def drain(self) -> None:
         self._postpone_no_longer()
+        self._have_awaited()
         super().drain()
 
     def _time_out(self, part: Part) -> None:

@@ -16,13 +16,7 @@ class Wait(asyncio.Future[Result]):
     Only what the event loop itself calls may end it: a Drive goes on within that call.
     """
 
-    __slots__ = ("go_on",)
-
-    go_on: Callable[[], None] | None
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self.go_on = None
+    go_on: Callable[[], None] | None = None
 
     def end(self, result: Result) -> None:
         """It has come."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import httpx
 
-from proxy.wire.connection import Answer, Connection
+from proxy.wire.connection import Answer, AnswerHeads, Connection
 from proxy.wire.resolver import Resolver
 
 
@@ -53,6 +53,7 @@ class Pool:
         self.limits = limits
         self._tls = tls
         self._resolver = resolver or Resolver()
+        self._known: AnswerHeads = {}
         self._lanes: dict[Origin, _Lane] = {}
 
     async def exchange(
@@ -67,16 +68,16 @@ class Pool:
         lane = self._lanes.get(origin) or self._open_lane(origin)
         now = lane.time()
         deadline = now + limits.timeout
-        if not lane.take_slot():
+        if lane.active < lane.slots:
+            lane.active += 1
+        else:
             await lane.wait_for_slot(min(now + limits.pool_timeout, deadline))
+        connection = None
         try:
             connection = lane.take_idle() or await self._connect_apart(origin, limits, deadline)
-            try:
-                return await connection.exchange(message, deadline, without_body=without_body)
-            finally:
-                lane.put_back(connection)
+            return await connection.exchange(message, deadline, without_body=without_body)
         finally:
-            lane.give_slot()
+            lane.give_back(connection)
 
     def connections(self) -> Connections:
         """Of all origins, now."""
@@ -99,7 +100,7 @@ class Pool:
 
     async def _connect(self, origin: Origin, limits: Limits, deadline: float) -> Connection:
         loop = asyncio.get_running_loop()
-        connection = Connection(limits.max_response_bytes)
+        connection = Connection(limits.max_response_bytes, self._known)
         try:
             until = min(loop.time() + limits.connect_timeout, deadline)
             async with asyncio.timeout_at(until):
@@ -138,8 +139,9 @@ class _Lane:
     """The slots and idle connections of one origin. The last one used is the first one taken."""
 
     def __init__(self, slots: int, expiry: float) -> None:
+        self.slots = slots
         self.active = 0
-        self._slots = slots
+        """The slots taken; one more may be taken without a wait as long as some are free."""
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -152,13 +154,6 @@ class _Lane:
     def idle(self) -> int:
         return len(self._idle)
 
-    def take_slot(self) -> bool:
-        """Whether one was free, and nobody waits for it."""
-        if self.active >= self._slots:
-            return False
-        self.active += 1
-        return True
-
     async def wait_for_slot(self, until: float) -> None:
         """First come, first served. Raises httpx.PoolTimeout."""
         turn: asyncio.Future[None] = self._loop.create_future()
@@ -168,13 +163,18 @@ class _Lane:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:  # it came in the same moment
-                self.give_slot()
+                self.give_back()
             raise
         finally:
             timer.cancel()
 
-    def give_slot(self) -> None:
-        """To who waits longest, or back."""
+    def give_back(self, connection: Connection | None = None) -> None:
+        """A slot, to who waits longest if anybody does, with its connection if there came to be one."""
+        if connection is not None:
+            if self._closed or not connection.reusable:
+                connection.close()
+            else:
+                self.put_back(connection)
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -191,9 +191,7 @@ class _Lane:
         return None
 
     def put_back(self, connection: Connection) -> None:
-        if self._closed or not connection.reusable:
-            connection.close()
-            return
+        """It is idle from now on."""
         connection.idle_since = self.time()
         self._idle.append(connection)
         if self._sweep is None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Awaitable
 from typing import Protocol
 
 import httpx
@@ -20,9 +21,9 @@ class Sender(Protocol):
 
     limits: Limits
 
-    async def send(
+    def send(
         self, method: bytes, target: bytes, lines: bytes, body: bytes, limits: Limits | None = None
-    ) -> Answer:
+    ) -> Awaitable[Answer]:
         """`limits` may hold other times for this exchange. Raises httpx.TransportError."""
 
     def connections(self) -> Connections | None:
@@ -42,12 +43,12 @@ class PoolSender:
         self._base = parsed.raw_path.rstrip(b"/")
         self._host = parsed.netloc
 
-    async def send(
+    def send(
         self, method: bytes, target: bytes, lines: bytes, body: bytes, limits: Limits | None = None
-    ) -> Answer:
+    ) -> Awaitable[Answer]:
         target = _below(self._base, target)
         message = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b\r\n%b" % (method, target, self._host, lines, body)
-        return await self._pool.exchange(self._origin, message, limits=limits, without_body=method == b"HEAD")
+        return self._pool.exchange(self._origin, message, limits=limits, without_body=method == b"HEAD")
 
     def connections(self) -> Connections:
         return self._pool.connections()

@@ -124,10 +124,10 @@ class Upstream:
         return not self._breaker.is_open and self._budget.take(monotonic())
 
     def _tell(self, admitted: int, verdict: Verdict) -> None:
-        was_open = self._breaker.is_open
-        self._breaker.tell(admitted, verdict, monotonic())
-        if self._breaker.is_open != was_open:
-            _log.warning("breaker of %s: %s", self.name, "closed" if was_open else "open, it fails too often")
+        if self._breaker.tell(admitted, verdict, monotonic()):
+            _log.warning(
+                "breaker of %s: %s", self.name, "open, it fails too often" if self._breaker.is_open else "closed"
+            )
 
 
 def _verdict_of(fault: UpstreamError) -> Verdict:

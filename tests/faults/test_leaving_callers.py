@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pytest
@@ -38,14 +39,14 @@ class Stage(NamedTuple):
     sends: bytes
     counts: int | None = None
     """The status; None where there was no request yet."""
-    awaits: Literal["nothing", "the request", "v2", "an answer"] = "nothing"
+    awaits: Literal["nothing", "its reader", "the request", "v2", "an answer"] = "nothing"
 
 
 STAGES = {
     "after connecting": Stage(b""),
     "in the request line": Stage(LINE[:20]),
     "in the headers": Stage(FIELDS[:-4]),
-    "after the head": Stage(WITH_LENGTH, 499, "the request"),
+    "after the head": Stage(WITH_LENGTH, 499, "its reader"),  # it counts as a request only with its body, or its end
     "in the body": Stage(WHOLE[:-5], 499, "the request"),
     "before the first chunk": Stage(CHUNKED, 499, "the request"),
     "in a chunk's size": Stage(CHUNKED + b"5\r\n     \r\n1", 499, "the request"),
@@ -80,6 +81,8 @@ def test_a_caller_that_leaves(proxy: Proxy, v2: Simulator, stage: Stage, manner:
     before, files, said = counted(proxy), proxy.open_files(), len(proxy.err)
     with v2.fault("delay=0.2" if stage.awaits == "v2" else "delay=0"), ExitStack() as connections:
         leavers = [connections.enter_context(arrive(proxy, stage)) for _ in range(LEAVERS)]
+        if stage.awaits == "its reader":
+            assert eventually(lambda: not any(map(unread, leavers)))
         if stage.awaits == "the request":
             assert eventually(lambda: in_progress(proxy) == LEAVERS)
         if stage.awaits == "v2":
@@ -108,6 +111,13 @@ def arrive(proxy: Proxy, stage: Stage) -> socket.socket:
     if stage.awaits == "an answer":
         assert caller.recv(1_000).startswith(b"HTTP/1.1 201 ")
     return caller
+
+
+def unread(caller: socket.socket) -> bool:
+    """Whether the proxy's kernel still holds what was sent (proc_net_tcp.txt: local, remote, state, tx:rx queue)."""
+    _, port = caller.getsockname()
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return any(remote.endswith(f":{port:04X}") and int(queues[9:], 16) for _, _, remote, _, queues, *_ in lines)
 
 
 def leave(caller: socket.socket, manner: Manner) -> None:

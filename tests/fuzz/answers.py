@@ -11,7 +11,7 @@ import h11
 import httpx
 
 from proxy.contract.errors import UpstreamError
-from proxy.wire.connection import Answer, Connection
+from proxy.wire.connection import Answer, AnswerHeads, Connection
 from proxy.wire.upstream import fault_of
 from tests.fuzz.inputs import Check, Target, splits
 
@@ -101,10 +101,12 @@ def _judge(data: bytes, every: bool, end: socket.socket) -> str:
 
 
 def _judge_one(data: bytes, every: bool, end: socket.socket, without_body: bool) -> str:
-    seen = [_exchange(pieces, end, without_body) for pieces in splits(data, every)]
+    known: AnswerHeads = {}
+    seen = [_exchange(pieces, end, without_body, known) for pieces in splits(data, every)]
+    seen.append(_exchange([data], end, without_body, known))  # by its head alone, if that was learned
     first, byte_by_byte, *_ = seen
     assert {(one.answer, one.fault) for one in seen} == {(first.answer, first.fault)}
-    cut = _exchange([data], end, without_body, reset=True)
+    cut = _exchange([data], end, without_body, known, reset=True)
     if byte_by_byte.answered_at is None and first.answer is not None:
         assert (cut.answer, cut.fault) == (None, "connection_terminated")  # only a clean end can end a body
     else:
@@ -118,8 +120,10 @@ def _judge_one(data: bytes, every: bool, end: socket.socket, without_body: bool)
     return f"{first.answer.status // 100}xx, {body}, {after}"
 
 
-def _exchange(pieces: list[bytes], end: socket.socket, without_body: bool, *, reset: bool = False) -> Seen:
-    connection, wire = Connection(MAX_BODY), Wire(end)
+def _exchange(
+    pieces: list[bytes], end: socket.socket, without_body: bool, known: AnswerHeads, *, reset: bool = False
+) -> Seen:
+    connection, wire = Connection(MAX_BODY, known), Wire(end)
     connection.connection_made(wire)
     waiter = connection.exchange(b"GET / HTTP/1.1\r\n\r\n", inf, without_body=without_body)
     came, answered_at = 0, None

@@ -22,21 +22,22 @@ from tests.test_admission import GOOD, JSON
 
 
 def test_an_exchange_is_crashed_until_it_becomes_another() -> None:
-    line = json.loads(write_line(Exchange(b"id-1"), 0.5))
+    line = json.loads(write_line(Exchange(b"id-1"), 0.5, now=1.5))
     assert (line["error_code"], line["status"], line["seconds"]) == ("crashed", 500, 0.5)
+    assert line["time"] == "1970-01-01T00:00:01.500+00:00"
 
 
 def test_a_fallback_says_why_and_counts_both_calls() -> None:
     attempts = [Attempt("v2", 0.25, failure="dns_error"), Attempt("v1", 0.5, 201)]
-    line = json.loads(write_line(Exchange(b"id-1", attempts=attempts, fallback="dns_error"), 1.0))
+    line = json.loads(write_line(Exchange(b"id-1", attempts=attempts, fallback="dns_error"), 1.0, now=1.5))
     assert (line["upstream"], line["fallback"], line["upstream_seconds"]) == ("v1", "dns_error", 0.75)
 
 
 def test_what_the_shadow_found_is_names_and_kinds() -> None:
     differences = (Difference("data.nox_user_id", "value"), Difference("error", "missing"))
-    line = json.loads(write_comparison(Comparison(b"id-1", "an_endpoint", "mismatch", differences)))
-    assert line.pop("time")
+    line = json.loads(write_comparison(Comparison(b"id-1", "an_endpoint", "mismatch", differences), now=1.5))
     assert line == {
+        "time": "1970-01-01T00:00:01.500+00:00",
         "request_id": "id-1",
         "endpoint": "an_endpoint",
         "shadow": "mismatch",

@@ -31,7 +31,7 @@ def test_it_goes_on_within_the_call_that_ends_its_wait(run: Callable[[Awaitable[
             (lambda wait: wait.end("told"), "told"),
             (lambda wait: wait.fail(ValueError()), "ValueError"),
         ):
-            wait = Wait[str](loop)
+            wait = Wait[str](loop=loop)
             Drive(told(wait), ends.append).go_on()
             assert ends == []
             end(wait)  # type: ignore[no-untyped-call]  # a lambda
@@ -43,7 +43,7 @@ def test_it_goes_on_within_the_call_that_ends_its_wait(run: Callable[[Awaitable[
 
 def test_what_has_ended_is_not_waited_for(run: Callable[[Awaitable[None]], None]) -> None:
     async def main() -> None:
-        wait, ends = Wait[str](asyncio.get_running_loop()), list[str]()
+        wait, ends = Wait[str](loop=asyncio.get_running_loop()), list[str]()
         wait.end("told")
         Drive(told(wait), ends.append).go_on()
         assert ends == ["told"]
@@ -68,7 +68,7 @@ def test_any_other_future_and_a_task_will_do(run: Callable[[Awaitable[None]], No
 def test_to_a_task_a_wait_is_a_future(run: Callable[[Awaitable[None]], None]) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        wait = Wait[str](loop)
+        wait = Wait[str](loop=loop)
         task = asyncio.create_task(told(wait))
         await asyncio.sleep(0)
         wait.end("told")
@@ -80,7 +80,7 @@ def test_to_a_task_a_wait_is_a_future(run: Callable[[Awaitable[None]], None]) ->
 def test_a_cancelled_one_ends_where_it_waits(run: Callable[[Awaitable[None]], None]) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        for wait in (Wait[str](loop), loop.create_future()):
+        for wait in (Wait[str](loop=loop), loop.create_future()):
             end = loop.create_future()
             drive = Drive(told(wait), end.set_result)
             drive.go_on()
