@@ -1,0 +1,174 @@
+"""The load: wrk on its core, with a script made of a scenario, and what it counted."""
+
+import json
+import math
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import msgspec
+
+from tests.bench.machine import LOADS_CORE, pinned
+from tests.bench.scenarios import HEADERS, Request, Scenario
+
+OWN_IDS = 10_000
+"""Heads that differ are made ahead and come round: wrk is to stay cheap."""
+CYCLE = 20
+"""Requests of an error mix, in an order that spreads them."""
+
+_MADE = """
+local made, turn = {{}}, 0
+function init()
+{steps}
+end
+function request()
+   turn = turn % #made + 1
+   return made[turn]
+end
+"""
+
+_COUNTS = """
+{zeroes}
+function response(status)
+   local name = "seen_" .. status
+   if _G[name] then _G[name] = _G[name] + 1 else seen_others = seen_others + 1 end
+end
+local threads = {{}}
+function setup(thread) table.insert(threads, thread) end
+local function counted(name) return threads[1]:get(name) end
+"""
+
+_DONE = """
+function done(summary, latency)
+   local errors = summary.errors
+   io.stderr:write(string.format(
+      '{{"requests":%d,"seconds":%.6f,"refused":%d,"connect":%d,"read":%d,"write":%d,"timeout":%d,' ..
+      '"p50_ms":%.4f,"p99_ms":%.4f,"seen":{{{formats}}}}}',
+      summary.requests, summary.duration / 1e6, errors.status, errors.connect, errors.read, errors.write,
+      errors.timeout, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3{values}))
+end
+"""
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """What wrk says; `refused` are answers of 400 and above, `seen` the answers by status where they are told apart."""
+
+    requests: int
+    seconds: float
+    refused: int
+    connect: int
+    read: int
+    write: int
+    timeout: int
+    p50_ms: float
+    p99_ms: float
+    seen: dict[str, int]
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What one turn came to. `answered` counts the answers that were expected; `faults` says what was not."""
+
+    answered: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    faults: tuple[str, ...]
+
+
+def press(scenario: Scenario, url: str, seconds: float, directory: Path) -> Load:
+    """As much as a candidate takes, for a time. wrk takes whole seconds; it is interrupted and still sums up."""
+    script = directory / f"{scenario.name}.lua"
+    if not script.exists():
+        script.write_text(write_script(scenario))
+    connections = f"-c{scenario.connections}"
+    most = f"-d{math.ceil(seconds) + 5}s"
+    command = pinned(str(LOADS_CORE), "wrk", "-t1", connections, most, "--timeout", "60s", "-s", str(script), url)
+    wrk = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        time.sleep(seconds)
+        wrk.send_signal(signal.SIGINT)
+        said = wrk.communicate(timeout=30)[1]
+    finally:
+        wrk.kill()
+        wrk.wait()
+    try:
+        return _judge(scenario, msgspec.json.decode(said, type=Counted))
+    except msgspec.DecodeError as error:
+        raise RuntimeError(f"wrk said: {said}") from error
+
+
+def _judge(scenario: Scenario, counted: Counted) -> Load:
+    kinds = {"connect": counted.connect, "read": counted.read, "write": counted.write, "timeout": counted.timeout}
+    faults = [f"{count} {kind} errors" for kind, count in kinds.items() if count]
+    answered = counted.requests - counted.refused
+    if scenario.has_errors:
+        answered = sum(count for status, count in counted.seen.items() if status != "others")
+        faults += _wrong_shares(scenario, counted)
+    elif counted.refused:
+        faults.append(f"{counted.refused} answers of 400 and above")
+    if not answered:
+        faults.append("no answer")
+    return Load(answered, counted.seconds, counted.p50_ms, counted.p99_ms, tuple(faults))
+
+
+def _wrong_shares(scenario: Scenario, counted: Counted) -> list[str]:
+    wrong = [f"{count} answers of another status" for count in (counted.seen["others"],) if count]
+    for request in scenario.requests:
+        share = 100 * counted.seen[str(request.expected)] / max(1, counted.requests)
+        if abs(share - request.share) > 1 + 100 * scenario.connections / max(1, counted.requests):
+            wrong.append(f"{share:.1f} % of {request.expected}, not {request.share} %")
+    return wrong
+
+
+def write_script(scenario: Scenario) -> str:
+    """A static request, which wrk writes once, unless the scenario asks for more."""
+    requests = scenario.requests
+    if len(requests) == 1 and not scenario.own_ids:
+        return f'wrk.method = "POST"\n{_lua_headers(requests[0])}wrk.body = {_quote(requests[0].body)}\n' + _done(())
+    parts = ['wrk.method = "POST"\n', _MADE.format(steps="\n".join(_steps(scenario)))]
+    statuses = tuple(str(request.expected) for request in requests) if scenario.has_errors else ()
+    if statuses:
+        zeroes = "\n".join(f"seen_{each} = 0" for each in (*statuses, "others"))
+        parts.append(_COUNTS.format(zeroes=zeroes))
+    return "".join(parts) + _done((*statuses, "others") if statuses else ())
+
+
+def _steps(scenario: Scenario) -> list[str]:
+    if scenario.own_ids:
+        return [
+            _lua_headers(scenario.requests[0]),
+            f"local body = {_quote(scenario.requests[0].body)}",
+            f"for number = 1, {OWN_IDS} do",
+            '   wrk.headers["x-request-id"] = string.format("call-%08x-%08x", number * 2654435761 % 2^32, number)',
+            "   made[number] = wrk.format(nil, nil, nil, body)",
+            "end",
+        ]
+    return [
+        f"{_lua_headers(request)}made[{place + 1}] = wrk.format(nil, nil, nil, {_quote(request.body)})"
+        for place, request in enumerate(_spread(scenario.requests))
+    ]
+
+
+def _spread(requests: tuple[Request, ...]) -> list[Request]:
+    """A cycle with each request as often as its share says, none in one heap."""
+    placed = []
+    for request in requests:
+        count = request.share * CYCLE // 100
+        placed += [((place + 0.5) / count, request) for place in range(count)]
+    return [request for _, request in sorted(placed, key=lambda each: each[0])]
+
+
+def _done(names: tuple[str, ...]) -> str:
+    formats = ",".join(f'"{name}":%d' for name in names)
+    return _DONE.format(formats=formats, values="".join(f', counted("seen_{name}")' for name in names))
+
+
+def _lua_headers(request: Request) -> str:
+    headers = {**HEADERS, "x-api-key": request.key}
+    return "".join(f"wrk.headers[{_quote(name)}] = {_quote(value)}\n" for name, value in headers.items())
+
+
+def _quote(text: str) -> str:
+    """As Lua reads it; what is said here is ASCII without a line's end, and JSON's quoting is Lua's there."""
+    return json.dumps(text)
