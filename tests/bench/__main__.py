@@ -6,6 +6,7 @@
 import argparse
 import contextlib
 import resource
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ import msgspec
 from tests.bench import chart, forms, tables
 from tests.bench.candidates import CANDIDATES, Candidate, start_stub
 from tests.bench.figures import Results
-from tests.bench.long_runs import CALLS, compare_workers, watch_memory
+from tests.bench.long_runs import BURST_SECONDS, CALLS, compare_workers, watch_memory
 from tests.bench.machine import look
 from tests.bench.paced import take_paced_turns
 from tests.bench.running import Place
@@ -24,6 +25,8 @@ from tests.bench.scenarios import SCENARIOS, Scenario
 from tests.bench.turns import Entrant, Turn, take_turns
 
 RESULTS = Path(__file__).parent / "results"
+SATURATED = "32"
+"""The scenario that tells the rates that are halved."""
 FILES = 16_384
 """1,024 connections need more than the usual 1,024 files."""
 
@@ -36,6 +39,7 @@ class Options(argparse.Namespace):
     only: list[str]
     scenario: list[str]
     short: bool
+    calls: int
     out: Path
 
 
@@ -45,7 +49,8 @@ def read_arguments(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--seconds", type=float, default=5.0, help="of one turn")
     parser.add_argument("--only", type=_names, default=[], help=",".join(each.name for each in CANDIDATES))
     parser.add_argument("--scenario", type=_names, default=[], help=",".join(each.name for each in SCENARIOS))
-    parser.add_argument("--short", action="store_true", help="without half rates, a million calls and two workers")
+    parser.add_argument("--short", action="store_true", help="without half rates, memory and two workers")
+    parser.add_argument("--calls", type=int, default=CALLS, help="over which memory is watched")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the results' directory")
     return parser.parse_args(arguments, Options())
 
@@ -80,12 +85,12 @@ def measure(options: Options) -> Results:
         results = Results(look(), options.rounds, options.seconds, turns)
         if options.short:
             return results
-        rates = results.rates("32")
+        rates = results.rates(SATURATED)
         paced = [each for each in entrants if each.candidate.name in rates]
         _say("at half rates")
         at_half = take_paced_turns(paced, rates, options.rounds, options.seconds, place.directory)
-        _say(f"memory over {CALLS:,} calls")
-        memory = watch_memory(place)
+        _say(f"memory over {options.calls:,} calls")
+        memory = watch_memory(place, options.calls, min(BURST_SECONDS, options.seconds))
         _say("two workers")
         workers = compare_workers(place, options.rounds, options.seconds)
     return msgspec.structs.replace(results, paced=at_half, memory=memory, workers=workers)
@@ -117,6 +122,7 @@ def write(results: Results, directory: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """1 where a turn had faults."""
     options = read_arguments(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that all that runs is stopped
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, most), most))
     results = measure(options)

@@ -51,15 +51,15 @@ def p99_at_half_rate(results: Results) -> float | None:
 
 
 def memory_at_the_end(results: Results) -> float | None:
-    return results.memory[-1].resident_mib if results.memory else None
+    return results.memory[-1].resident_mb if results.memory else None
 
 
 def memory_growth(results: Results) -> float | None:
-    """Over the second half of the calls, in MiB."""
+    """Over the second half of the calls, in MB."""
     if not results.memory:
         return None
     half = results.memory[-1].calls / 2
-    second = [sample.resident_mib for sample in results.memory if sample.calls >= half]
+    second = [sample.resident_mb for sample in results.memory if sample.calls >= half]
     return second[-1] - second[0]
 
 
@@ -87,8 +87,8 @@ GOALS = (
     Goal("growth from 32 to 1,024 connections, against nginx + njs's", growth_beyond_njs, 1.0),
     Goal("p99 at half of the saturating rate, against nginx + njs's", p99_at_half_rate, 1.5),
     Goal("all features against all off, 32 connections", cpu("32", "features_off"), 1.25),
-    Goal("resident memory after 1,000,000 calls", memory_at_the_end, 60.0, "MiB"),
-    Goal("its growth over the second half", memory_growth, 0.5, "MiB"),
+    Goal("resident memory after 1,000,000 calls", memory_at_the_end, 60.0, "MB"),
+    Goal("its growth over the second half", memory_growth, 0.5, "MB"),
     Goal("two workers' requests a second against one's", two_workers, None),
 )
 

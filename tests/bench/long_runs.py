@@ -20,18 +20,18 @@ class Sample(msgspec.Struct, frozen=True):
     """Resident memory after so many calls."""
 
     calls: int
-    resident_mib: float
+    resident_mb: float
 
 
 def watch_memory(place: Place, calls: int = CALLS, seconds: float = BURST_SECONDS) -> list[Sample]:
     """One worker's, at 32 connections; each burst has connections of its own."""
     process = start_ours(place, "memory")
     entrant = Entrant(_OURS, process, process.address)
-    samples = [Sample(0, process.resident_mib())]
+    samples = [Sample(0, process.resident_mb())]
     try:
         for number in range(MOST_BURSTS):
             turn = take_turn(_TYPICAL, entrant, number, seconds, place.directory)
-            samples.append(Sample(samples[-1].calls + turn.answered, process.resident_mib()))
+            samples.append(Sample(samples[-1].calls + turn.answered, process.resident_mb()))
             if samples[-1].calls >= calls:
                 break
     finally:

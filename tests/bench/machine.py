@@ -19,7 +19,7 @@ CANDIDATES_CORE, LOADS_CORE = _CORES[0], _CORES[-1]
 """One for who is measured, one for the stub v2 and the load. With a single core they share it."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 1_048_576
+_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -50,9 +50,9 @@ def cpu_seconds(pid: int) -> float:
     return sum(sum(map(int, _stat(each)[11:13])) for each in tree(pid)) / _TICKS
 
 
-def resident_mib(pid: int) -> float:
+def resident_mb(pid: int) -> float:
     """Resident memory of a whole tree; pages that its processes share count for each."""
-    return sum(int(_stat(each)[21]) for each in tree(pid)) * _PAGE_MIB
+    return sum(int(_stat(each)[21]) for each in tree(pid)) * _PAGE_MB
 
 
 def pinned(cores: str, *command: str) -> list[str]:

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench.machine import cpu_seconds, pinned, resident_mib, tree
+from tests.bench.machine import cpu_seconds, pinned, resident_mb, tree
 from tests.processes import ROOT, UNMEASURED
 
 PEERS = Path(__file__).parent / "peers"
@@ -40,8 +40,8 @@ class Running:
     def cpu_seconds(self) -> float:
         return cpu_seconds(self.pid)
 
-    def resident_mib(self) -> float:
-        return resident_mib(self.pid)
+    def resident_mb(self) -> float:
+        return resident_mb(self.pid)
 
     def forget_log(self) -> None:
         """Its lines are the same a million times over; each writer appends, so the file can be cut."""

@@ -70,7 +70,7 @@ def _taking_part(results: Results) -> list[str]:
 
 
 def _scenarios(results: Results) -> Iterator[list[str]]:
-    head = ("candidate", "CPU µs a request", "× nginx + njs", "requests/s", "p50 ms", "p99 ms", "MiB")
+    head = ("candidate", "CPU µs a request", "× nginx + njs", "requests/s", "p50 ms", "p99 ms", "MB")
     for scenario in SCENARIOS:
         names = [name for name in _taking_part(results) if results.of(name, scenario.name)]
         if names:
@@ -79,7 +79,7 @@ def _scenarios(results: Results) -> Iterator[list[str]]:
 
 def _row(results: Results, name: str, scenario: str) -> Row:
     turns = results.of(name, scenario)
-    resident = [turn.resident_mib for turn in turns if turn.resident_mib is not None]
+    resident = [turn.resident_mb for turn in turns if turn.resident_mb is not None]
     return (
         TITLES[name] + (" (faults!)" if any(turn.faults for turn in turns) else ""),
         _spread(cpu_of(results, name, scenario), 1),
@@ -113,8 +113,8 @@ def _memory(results: Results) -> list[str]:
         return []
     step = max(1, len(results.memory) // 10)
     samples = [*results.memory[:-1:step], results.memory[-1]]
-    rows = [(f"{sample.calls:,}", f"{sample.resident_mib:.1f}") for sample in samples]
-    return ["resident memory of one worker", "", *table(("calls", "MiB"), rows)]
+    rows = [(f"{sample.calls:,}", f"{sample.resident_mb:.1f}") for sample in samples]
+    return ["resident memory of one worker", "", *table(("calls", "MB"), rows)]
 
 
 def _workers(results: Results) -> list[str]:

@@ -25,7 +25,7 @@ class Turn(msgspec.Struct, frozen=True):
     cpu_us: float | None
     p50_ms: float
     p99_ms: float
-    resident_mib: float | None
+    resident_mb: float | None
     faults: tuple[str, ...] = ()
 
     @property
@@ -79,6 +79,6 @@ def take_turn(scenario: Scenario, entrant: Entrant, number: int, seconds: float,
         cpu_us=spent * 1e6 / max(1, load.answered) if process else None,
         p50_ms=load.p50_ms,
         p99_ms=load.p99_ms,
-        resident_mib=process.resident_mib() if process else None,
+        resident_mb=process.resident_mb() if process else None,
         faults=load.faults,
     )

@@ -25,6 +25,9 @@ class FromCaller(asyncio.Protocol):
         self._write = transport.write  # type: ignore[attr-defined]  # uvloop's is no asyncio.Transport
         self._parser = httptools.HttpRequestParser(self)
 
+    def connection_lost(self, error: Exception | None) -> None:
+        self._write = lambda _: None
+
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 

@@ -1,11 +1,9 @@
 -- v1's POST /manufacturers/nox from v2, in the Lua of nginx.
 local cjson = require "cjson.safe"
 local decode, encode = cjson.decode, cjson.encode
-local ngx, type, lower, sub, gsub = ngx, type, string.lower, string.sub, string.gsub
+local ngx, type, gsub = ngx, type, string.gsub
 local concat = table.concat
 
-local LINK = '<https://docs.nox.energy>; rel="deprecation"; type="text/html", ' ..
-    '<http://@V2@/v2/manufacturer/device-connections>; rel="successor-version"'
 local CODES = {["Invalid API key"] = "invalid_api_key", ["Missing API key"] = "missing_api_key"}
 local BY_STATUS = {[400] = "invalid_request", [401] = "unauthorized", [403] = "forbidden", [429] = "rate_limited",
     [500] = "internal_server_error", [502] = "bad_gateway", [503] = "service_unavailable", [504] = "gateway_timeout"}
@@ -25,24 +23,12 @@ local function fail(status, code, text)
     return ngx.exit(status)
 end
 
-local function find_key(var)
-    local key = var.http_x_api_key
-    if key and key ~= "" then
-        return key
-    end
-    local authorization = var.http_authorization
-    if authorization and lower(sub(authorization, 1, 7)) == "apikey " then
-        return sub(authorization, 8)
-    end
-end
-
 function nox.ask()
     local var = ngx.var
     if ngx.req.get_method() ~= "POST" then
         return fail(405, "method_not_allowed", "Method not allowed")
     end
-    local key = find_key(var)
-    if not key then
+    if var.key == "" then
         return fail(401, "missing_api_key", "Missing API key")
     end
     ngx.req.read_body()
@@ -57,21 +43,17 @@ function nox.ask()
     if type(ids) == "table" and ids[1] ~= nil then
         ngx.ctx.ids = ids
     end
-    var.key = key
     var.asked = '{"user_id":' .. encode(user.manufacturer_user_id) .. '}'
 end
 
 function nox.head()
-    local header, ctx = ngx.header, ngx.ctx
+    local header, ctx, status = ngx.header, ngx.ctx, ngx.status
     header["Content-Length"] = nil
-    header["Content-Type"] = "application/json"
-    header["X-Request-ID"] = ngx.var.id
-    header["Via"] = "1.1 nox-proxy"
-    header["Deprecation"] = "@1767225600"
-    header["Sunset"] = "Wed, 30 Jun 2027 23:59:59 GMT"
-    header["Link"] = LINK
-    if ngx.status == 401 then
-        header["WWW-Authenticate"] = "ApiKey"
+    if status >= 300 then
+        header["Content-Type"] = "application/json"
+        if status == 401 then
+            header["WWW-Authenticate"] = "ApiKey"
+        end
     end
     if ctx.ids then
         header["NOX-Unmapped"] = "device_ids"

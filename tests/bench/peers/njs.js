@@ -1,6 +1,4 @@
 // v1's POST /manufacturers/nox from v2, in njs.
-const LINK = '<https://docs.nox.energy>; rel="deprecation"; type="text/html", ' +
-    '<http://@V2@/v2/manufacturer/device-connections>; rel="successor-version"';
 const CODES = {
     'Invalid API key': 'invalid_api_key',
     'Missing API key': 'missing_api_key',
@@ -13,30 +11,14 @@ function now() {
 }
 
 function answer(r, status, body) {
-    const out = r.headersOut;
-    out['Content-Type'] = 'application/json';
-    out['X-Request-ID'] = r.variables.id;
-    out['Via'] = '1.1 nox-proxy';
-    out['Deprecation'] = '@1767225600';
-    out['Sunset'] = 'Wed, 30 Jun 2027 23:59:59 GMT';
-    out['Link'] = LINK;
     if (status === 401) {
-        out['WWW-Authenticate'] = 'ApiKey';
+        r.headersOut['WWW-Authenticate'] = 'ApiKey';
     }
     r.return(status, JSON.stringify(body));
 }
 
 function fail(r, status, code, text) {
     answer(r, status, {success: false, timestamp: now(), error: text, error_code: code, message: text});
-}
-
-function keyOf(headers) {
-    const key = headers['x-api-key'];
-    if (key) {
-        return key;
-    }
-    const authorization = headers['Authorization'];
-    return authorization && authorization.slice(0, 7).toLowerCase() === 'apikey ' ? authorization.slice(7).trim() : '';
 }
 
 function parse(text) {
@@ -71,8 +53,7 @@ function connect(r) {
     if (r.method !== 'POST') {
         return fail(r, 405, 'method_not_allowed', 'Method not allowed');
     }
-    const key = keyOf(r.headersIn);
-    if (!key) {
+    if (!r.variables.key) {
         return fail(r, 401, 'missing_api_key', 'Missing API key');
     }
     const user = parse(r.requestText);
@@ -82,7 +63,6 @@ function connect(r) {
     if (!user || typeof user.manufacturer_user_id !== 'string') {
         return fail(r, 400, 'invalid_request', 'manufacturer_user_id is required and must be a string');
     }
-    r.variables.key = key;
     const options = {method: 'POST', body: JSON.stringify({user_id: user.manufacturer_user_id})};
     r.subrequest('/_v2', options, reply => translated(r, user, reply));
 }
