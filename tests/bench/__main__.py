@@ -21,12 +21,10 @@ from tests.bench.long_runs import BURST_SECONDS, CALLS, compare_workers, watch_m
 from tests.bench.machine import look
 from tests.bench.paced import take_paced_turns
 from tests.bench.running import Place
-from tests.bench.scenarios import SCENARIOS, Scenario
+from tests.bench.scenarios import SCENARIOS, TYPICAL, Scenario
 from tests.bench.turns import Entrant, Turn, take_turns
 
 RESULTS = Path(__file__).parent / "results"
-SATURATED = "32"
-"""The scenario that tells the rates that are halved."""
 FILES = 16_384
 """1,024 connections need more than the usual 1,024 files."""
 
@@ -85,10 +83,9 @@ def measure(options: Options) -> Results:
         results = Results(look(), options.rounds, options.seconds, turns)
         if options.short:
             return results
-        rates = results.rates(SATURATED)
-        paced = [each for each in entrants if each.candidate.name in rates]
+        rates = results.rates(TYPICAL.name)
         _say("at half rates")
-        at_half = take_paced_turns(paced, rates, options.rounds, options.seconds, place.directory)
+        at_half = take_paced_turns(TYPICAL, entrants, rates, options.rounds, options.seconds, place.directory)
         _say(f"memory over {options.calls:,} calls")
         memory = watch_memory(place, options.calls, min(BURST_SECONDS, options.seconds))
         _say("two workers")

@@ -50,6 +50,7 @@ def _draw(results: Results, scenario: str, axis: Axes, *, named: bool) -> None:
             ha="right" if is_inside else "left",
             va="center",
             fontsize=9,
+            color="white" if is_inside and each.name == "ours" else "black",
         )
     axis.set_yticks(range(len(found)), [each.title if named else "" for each, _ in found])
     axis.invert_yaxis()

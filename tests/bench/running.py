@@ -15,6 +15,7 @@ from tests.processes import ROOT, UNMEASURED
 PEERS = Path(__file__).parent / "peers"
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
+QUIET_SECONDS = 60.0
 MODULES = "/usr/lib/nginx/modules"
 
 
@@ -39,6 +40,16 @@ class Running:
 
     def cpu_seconds(self) -> float:
         return cpu_seconds(self.pid)
+
+    def becomes_quiet(self) -> bool:
+        """Waits for what it still does for callers who are gone: the next turn is another's, on the same core."""
+        end = time.monotonic() + QUIET_SECONDS
+        while time.monotonic() < end:
+            before = self.cpu_seconds()
+            time.sleep(0.1)
+            if self.cpu_seconds() - before <= 0.01:
+                return True
+        return False
 
     def resident_mb(self) -> float:
         return resident_mb(self.pid)

@@ -103,7 +103,8 @@ def _paced(results: Results) -> list[str]:
         own = [each for each in results.paced if each.candidate == name]
         figures = (median(e.asked_rate for e in own), median(e.rate for e in own))
         p50, p99 = median(e.p50_ms for e in own), median(e.p99_ms for e in own)
-        rows.append((TITLES[name], *(f"{figure:,.0f}" for figure in figures), f"{p50:.2f}", f"{p99:.2f}"))
+        title = TITLES[name] + ("" if all(each.held for each in own) else " (not held)")
+        rows.append((title, *(f"{figure:,.0f}" for figure in figures), f"{p50:.2f}", f"{p99:.2f}"))
     head = ("candidate", "asked/s", "held/s", "p50 ms", "p99 ms")
     return ["32 connections, at half of each one's saturating rate", "", *table(head, rows)] if rows else []
 

@@ -25,7 +25,7 @@ MACHINE = Machine("2026-01-01T00:00:00+00:00", "abc", "a cpu", 2, "6.1", "3.11",
 
 @pytest.fixture
 def _peers(need: Callable[[str], str]) -> None:
-    for program in ("nginx", "wrk", "h2load", "taskset"):
+    for program in ("nginx", "wrk", "taskset"):
         need(program)
     for module in ("ngx_http_js_module.so", "ngx_http_lua_module.so"):
         if not Path(MODULES, module).exists():

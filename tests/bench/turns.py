@@ -15,7 +15,7 @@ WARM_UP_SECONDS = 1.0
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """One candidate's turn. `cpu_us` is CPU microseconds a request; None where nobody stands between."""
+    """One candidate's turn. `cpu_us` is CPU microseconds a request; None where nobody stands between, or answered."""
 
     scenario: str
     candidate: str
@@ -57,6 +57,8 @@ def take_turns(
                 continue
             if number == 0:
                 press(scenario, entrant.url, min(WARM_UP_SECONDS, seconds), directory)
+                if entrant.process:
+                    entrant.process.becomes_quiet()
             turns.append(take_turn(scenario, entrant, number, seconds, directory))
     return turns
 
@@ -66,9 +68,12 @@ def take_turn(scenario: Scenario, entrant: Entrant, number: int, seconds: float,
     before = process.cpu_seconds() if process else 0.0
     load = press(scenario, entrant.url, seconds, directory)
     spent = process.cpu_seconds() - before if process else 0.0
+    faults = load.faults
     if process:
         process.forget_log()
-    for fault in load.faults:
+        if not process.becomes_quiet():
+            faults = (*faults, "still busy long after its turn")
+    for fault in faults:
         print(f"FAULT: {name}, {scenario.title}, round {number + 1}: {fault}", file=sys.stderr)
     return Turn(
         scenario=scenario.name,
@@ -76,9 +81,9 @@ def take_turn(scenario: Scenario, entrant: Entrant, number: int, seconds: float,
         round=number,
         answered=load.answered,
         seconds=load.seconds,
-        cpu_us=spent * 1e6 / max(1, load.answered) if process else None,
+        cpu_us=spent * 1e6 / load.answered if process and load.answered else None,
         p50_ms=load.p50_ms,
         p99_ms=load.p99_ms,
         resident_mb=process.resident_mb() if process else None,
-        faults=load.faults,
+        faults=faults,
     )

@@ -16,6 +16,8 @@ OWN_IDS = 10_000
 """Heads that differ are made ahead and come round: wrk is to stay cheap."""
 CYCLE = 20
 """Requests of an error mix, in an order that spreads them."""
+MOST_BEHIND_MS = 100.0
+"""What a paced load makes good: a candidate that cannot keep up is not charged for more, and its rate says so."""
 
 _MADE = """
 local made, turn = {{}}, 0
@@ -38,6 +40,20 @@ local threads = {{}}
 function setup(thread) table.insert(threads, thread) end
 local function counted(name) return threads[1]:get(name) end
 """
+
+_PACED = """
+local ffi = require("ffi")
+ffi.cdef("typedef struct {{ long s; long n; }} moment; int clock_gettime(int, moment *);")
+local at, due = ffi.new("moment"), nil
+function delay()
+   ffi.C.clock_gettime(1, at)
+   local now = tonumber(at.s) * 1e3 + tonumber(at.n) / 1e6
+   due = math.max(due or now, now - {behind}) - math.log(1 - math.random()) * {gap}
+   return math.max(0, math.floor(due - now + math.random()))
+end
+"""
+"""Calls come at random moments at a rate, whoever of the connections is free taking the next. wrk's delay counts whole
+milliseconds; a moment between two is now the one, now the other, so that the rate holds."""
 
 _DONE = """
 function done(summary, latency)
@@ -76,11 +92,10 @@ class Load(msgspec.Struct, frozen=True):
     faults: tuple[str, ...]
 
 
-def press(scenario: Scenario, url: str, seconds: float, directory: Path) -> Load:
-    """As much as a candidate takes, for a time. wrk takes whole seconds; it is interrupted and still sums up."""
-    script = directory / f"{scenario.name}.lua"
-    if not script.exists():
-        script.write_text(write_script(scenario))
+def press(scenario: Scenario, url: str, seconds: float, directory: Path, rate: float | None = None) -> Load:
+    """As much as a candidate takes, or at a rate a second. wrk takes whole seconds; interrupted, it still sums up."""
+    script = directory / "load.lua"
+    script.write_text(write_script(scenario, rate))
     connections = f"-c{scenario.connections}"
     most = f"-d{math.ceil(seconds) + 5}s"
     command = pinned(str(LOADS_CORE), "wrk", "-t1", connections, most, "--timeout", "60s", "-s", str(script), url)
@@ -121,7 +136,12 @@ def _wrong_shares(scenario: Scenario, counted: Counted) -> list[str]:
     return wrong
 
 
-def write_script(scenario: Scenario) -> str:
+def write_script(scenario: Scenario, rate: float | None = None) -> str:
+    """In Lua."""
+    return _requests(scenario) + (_PACED.format(gap=1_000 / rate, behind=MOST_BEHIND_MS) if rate else "")
+
+
+def _requests(scenario: Scenario) -> str:
     """A static request, which wrk writes once, unless the scenario asks for more."""
     requests = scenario.requests
     if len(requests) == 1 and not scenario.own_ids:
