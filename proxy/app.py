@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.contract.errors import CallerError, CallerGone, PayloadTooLarge
-from proxy.contract.messages import Request, gather
+from proxy.contract.messages import Request, gather, read_lines
 from proxy.overview import Overviews
 from proxy.page import HEADERS, render
 from proxy.pipeline import Pipeline
@@ -73,8 +73,8 @@ class Door:
         if body.caller_gone:
             return
         closes = response.close or not body.whole
-        fields = (*response.fields, (b"connection", b"close")) if closes else response.fields
-        await send({"type": "http.response.start", "status": response.status, "headers": fields})
+        lines = response.lines + b"connection: close\r\n" if closes else response.lines
+        await send({"type": "http.response.start", "status": response.status, "headers": read_lines(lines)})
         await send({"type": "http.response.body", "body": response.body})
 
 

@@ -7,14 +7,14 @@ request's whole life is to stand on one page.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from secrets import token_hex
 from time import perf_counter
 from typing import NamedTuple
 
 import msgspec
 
-from proxy.admission import METHOD, admit_body, admit_head, admit_passage, find_credential
+from proxy.admission import METHOD, admit_body, admit_passage, find_credential
 from proxy.contract.envelope import failure
 from proxy.contract.errors import (
     CallerError,
@@ -27,10 +27,10 @@ from proxy.contract.errors import (
     ShuttingDown,
     UpstreamError,
 )
-from proxy.contract.messages import Body, Field, Request, Response
-from proxy.policy.credentials import Credential
+from proxy.contract.messages import Body, Request, Response, write_lines
+from proxy.head import Head, read_head, recognise
 from proxy.policy.manufacturers import UNREGISTERED
-from proxy.rules import Endpoint, Rules
+from proxy.rules import Rules
 from proxy.shadow import Shadow, ShadowCall
 from proxy.telemetry.exchange import Exchange
 from proxy.telemetry.sinks import Telemetry
@@ -46,6 +46,13 @@ ReadBody = Callable[[int], Awaitable[bytes]]
 V2_PREFIX = b"/v2"
 """Where v2's own calls are on the common host; the rest of the path stands below the v2 upstream's URL."""
 
+_METHOD = METHOD.encode()
+_OURS = (
+    b"date: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\nvia: "
+    + headers.VIA
+    + b"\r\n%b%b"
+)
+"""The header lines of an answer of ours: the endpoint's and the answer's own come last."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,14 +67,12 @@ class Upstreams(NamedTuple):
 class Call(msgspec.Struct, frozen=True, gc=False):
     """An admitted call on a deprecated endpoint, with its body as bytes and as read."""
 
-    endpoint: Endpoint
-    request: Request
-    credential: Credential
+    head: Head
     body: bytes
     asked: Body
 
     def __repr__(self) -> str:
-        return f"Call({self.endpoint.change.name})"  # the body names a user
+        return f"Call({self.head.endpoint.change.name})"  # the body names a user
 
 
 class Pipeline:
@@ -101,15 +106,31 @@ class Pipeline:
         try:
             exchange.trace = self._telemetry.trace(request)
             return await self._live(self._rules, request, read_body, exchange)
-        except ProxyError as error:
-            return self._refuse(error, exchange, by_upstream=isinstance(error, UpstreamError))
-        except asyncio.CancelledError:  # only a drain that ran out of time cancels a request
-            return self._refuse(ShuttingDown(), exchange, by_upstream=True)
-        except Exception as bug:
-            self._telemetry.crash(exchange, bug)
-            return self._refuse(InternalError(), exchange, by_upstream=True)
+        except BaseException as error:
+            return self._fail(error, exchange)
         finally:
             self._telemetry.finish(exchange)
+
+    async def answer_known(self, head: Head, body: bytes) -> Response:
+        """The same for a whole request whose head is known."""
+        exchange = Exchange(head.request_id or headers.new_request_id())
+        self._telemetry.begin()
+        try:
+            exchange.trace = self._telemetry.trace(head.request)
+            self._meet(head, exchange)
+            return await self._convert(head, body, exchange)
+        except BaseException as error:
+            return self._fail(error, exchange)
+        finally:
+            self._telemetry.finish(exchange)
+
+    def is_current(self, head: Head) -> bool:
+        """Whether a head was judged by the rules that hold."""
+        return head.rules is self._rules
+
+    def recognise(self, request: Request) -> Head | None:
+        """The head of a call that `answer_known` takes; None for any other."""
+        return recognise(self._rules, request, self._to_upstream)
 
     def refuse(self, error: CallerError, path: bytes) -> Response:
         """The answer to a message that was no request; `path` is empty where it could not be told."""
@@ -126,14 +147,27 @@ class Pipeline:
         if endpoint is None:
             return await self._pass_through(rules, request, read_body, exchange)
         exchange.endpoint, exchange.announced = endpoint.change.name, endpoint.announced
-        credential = admit_head(request)
-        exchange.credential, exchange.listed = credential, rules.manufacturers.listed(credential.digest)
-        self._admit_by_schedule(endpoint, credential, exchange)
+        head = read_head(rules, endpoint, request, self._to_upstream)
+        self._meet(head, exchange)
         body = await read_body(self._max_body_bytes)
         admit_body(request)
-        asked: Body = endpoint.change.read_request(body)
-        exchange.unmapped = endpoint.change.lost_fields(asked)
-        return await self._dispatch(Call(endpoint, request, credential, body, asked), exchange)
+        return await self._convert(head, body, exchange)
+
+    def _meet(self, head: Head, exchange: Exchange) -> None:
+        """Who calls; and admission 8."""
+        endpoint = head.endpoint
+        exchange.endpoint, exchange.announced = endpoint.change.name, endpoint.announced
+        exchange.credential, exchange.listed = head.credential, head.listed
+        self._admit_by_schedule(head, exchange)
+
+    async def _convert(self, head: Head, body: bytes, exchange: Exchange) -> Response:
+        change = head.endpoint.change
+        asked: Body = change.read_request(body)
+        exchange.unmapped = change.lost_fields(asked)
+        call = Call(head, body, asked)
+        if self._upstreams.v1 is None:
+            return await self._ask_v2(call, exchange)
+        return await self._dispatch(call, self._upstreams.v1, exchange)
 
     async def _pass_through(self, rules: Rules, request: Request, read_body: ReadBody, exchange: Exchange) -> Response:
         """A path that no change covers: /v2 goes to v2, any other to v1, untouched (contract, last section)."""
@@ -151,21 +185,19 @@ class Pipeline:
         exchange.key_accepted = 200 <= answer.status < 300  # another status does not say that the key was looked at
         return self._hand_back(answer, request, exchange)
 
-    def _admit_by_schedule(self, endpoint: Endpoint, credential: Credential, exchange: Exchange) -> None:
+    def _admit_by_schedule(self, head: Head, exchange: Exchange) -> None:
         """Admission 8. v2 does not judge what is refused here, so a key that no list names is unregistered."""
-        listed = exchange.listed
+        listed = head.listed
         try:
-            endpoint.deprecation.admit(listed or UNREGISTERED, listed or credential.fingerprint, self._now())
+            head.endpoint.deprecation.admit(listed or UNREGISTERED, listed or head.credential.fingerprint, self._now())
         except EndpointGone:
             exchange.key_accepted = True
             raise
 
-    async def _dispatch(self, call: Call, exchange: Exchange) -> Response:
+    async def _dispatch(self, call: Call, v1: Upstream, exchange: Exchange) -> Response:
         """To v1 or v2 by the rollout, and back to v1 where v2 took nothing of the call."""
-        rollout, listed, v1 = call.endpoint.rollout, exchange.listed, self._upstreams.v1
-        if v1 is None:
-            return await self._ask_v2(call, exchange)
-        forced = rollout.forced(listed, call.request.fields.get(b"nox-upstream", ()))
+        rollout, listed = call.head.endpoint.rollout, call.head.listed
+        forced = rollout.forced(listed, call.head.request.fields.get(b"nox-upstream", ()))
         unit = _unit_of(call, listed)
         if (forced or rollout.choose(listed, unit, self._now())) == "v1":
             return await self._ask_v1(v1, call, exchange, shadowed=rollout.shadows(unit))
@@ -180,23 +212,24 @@ class Pipeline:
 
     async def _ask_v2(self, call: Call, exchange: Exchange) -> Response:
         """Admission 14, which is v2's alone: v1 keeps every field. Then there and back (contract, "From v2")."""
-        endpoint, v2 = call.endpoint, self._upstreams.v2
+        head, endpoint, v2 = call.head, call.head.endpoint, self._upstreams.v2
         endpoint.change.refuse_unmapped(call.asked, endpoint.policies)
         message = _encode(endpoint.change.to_v2(call.asked))
         trace = exchange.ask(v2.name)
-        lines = self._to_upstream.translated(call.request, call.credential.key, exchange.request_id, message, trace)
-        answer = await self._send(v2, METHOD.encode(), endpoint.change.v2_path.encode(), lines, message, exchange)
+        lines = _v2_lines(head, exchange.request_id, message, head.trace_lines if trace is None else write_lines(trace))
+        answer = await self._send(v2, _METHOD, head.v2_target, lines, message, exchange)
         exchange.key_accepted = _accepts_key(answer)
         told = to_v1(endpoint, call.asked, answer, self._now())
         exchange.attempts[-1].drifted = told.drifted
         return self._respond(told.status, told.body, _from_v2(answer), exchange, told.outcome)
 
     async def _ask_v1(self, v1: Upstream, call: Call, exchange: Exchange, *, shadowed: bool = False) -> Response:
-        answer = await self._send_untouched(v1, call.request.target, call.request, call.body, exchange)
+        request = call.head.request
+        answer = await self._send_untouched(v1, request.target, request, call.body, exchange)
         exchange.key_accepted = _accepts_key(answer)
         if shadowed and self._upstreams.shadow is not None:
-            self._upstreams.shadow.offer(self._shadow_call(call, answer, exchange))
-        return self._hand_back(answer, call.request, exchange)
+            self._upstreams.shadow.offer(_shadow_call(call, answer, exchange))
+        return self._hand_back(answer, request, exchange)
 
     async def _send_untouched(
         self,
@@ -218,7 +251,7 @@ class Pipeline:
         upstream: Upstream,
         method: bytes,
         target: bytes,
-        lines: Sequence[Field],
+        lines: bytes,
         body: bytes,
         exchange: Exchange,
         *,
@@ -232,18 +265,24 @@ class Pipeline:
         finally:
             attempt.seconds = perf_counter() - started
 
-    def _shadow_call(self, call: Call, answer: Answer, exchange: Exchange) -> ShadowCall:
-        message = _encode(call.endpoint.change.to_v2(call.asked))
-        lines = self._to_upstream.translated(call.request, call.credential.key, exchange.request_id, message)
-        return ShadowCall(call.endpoint, exchange.request_id, call.body, lines, message, answer)
-
     def _hand_back(self, answer: Answer, request: Request, exchange: Exchange) -> Response:
         """An upstream's answer as it came, but for what is announced of a deprecated endpoint."""
         exchange.status, exchange.outcome = answer.status, "answered"
-        fields = headers.untouched_from_upstream(answer, request.method.encode(), exchange.announced, self._now())
+        lines = headers.untouched_from_upstream(answer, request.method.encode(), exchange.announced, self._now())
         if exchange.fallback is not None:
-            fields = (*fields, headers.fallback_status(exchange.fallback))
-        return Response(answer.status, fields, answer.body)
+            lines += write_lines((headers.fallback_status(exchange.fallback),))
+        return Response(answer.status, lines, answer.body)
+
+    def _fail(self, error: BaseException, exchange: Exchange) -> Response:
+        """The answer in place of one that did not come about."""
+        if isinstance(error, ProxyError):
+            return self._refuse(error, exchange, by_upstream=isinstance(error, UpstreamError))
+        if isinstance(error, asyncio.CancelledError):  # only a drain that ran out of time cancels a request
+            return self._refuse(ShuttingDown(), exchange, by_upstream=True)
+        if not isinstance(error, Exception):
+            raise error
+        self._telemetry.crash(exchange, error)
+        return self._refuse(InternalError(), exchange, by_upstream=True)
 
     def _refuse(self, error: ProxyError, exchange: Exchange, *, by_upstream: bool = False) -> Response:
         """`by_upstream`: a call under way there comes to nothing with this."""
@@ -252,49 +291,46 @@ class Pipeline:
         if isinstance(error, RequestTimeout):
             exchange.timed_out = error.part
         body = failure(error.text, error.error_code, self._now())
-        lines = (*error.fields, headers.proxy_status(error.reason))
+        lines = write_lines((*error.fields, headers.proxy_status(error.reason)))
         return self._respond(error.status, body, lines, exchange, error.error_code, close=error.closes)
 
     def _respond(
-        self,
-        status: int,
-        body: bytes,
-        lines: tuple[Field, ...],
-        exchange: Exchange,
-        outcome: str,
-        *,
-        close: bool = False,
+        self, status: int, body: bytes, lines: bytes, exchange: Exchange, outcome: str, *, close: bool = False
     ) -> Response:
         exchange.status, exchange.outcome = status, outcome
-        unmapped = exchange.unmapped if exchange.upstream != "v1" else ()  # v1 keeps every field
-        fields = (
-            headers.date(self._now()),
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", exchange.request_id),
-            (b"via", headers.VIA),
-            *exchange.announced,
-            *lines,
-            *((b"nox-unmapped", field.encode()) for field in unmapped),
-        )
-        return Response(status, fields, body, close)
+        if exchange.unmapped and exchange.upstream != "v1":  # v1 keeps every field
+            lines += write_lines((b"nox-unmapped", field.encode()) for field in exchange.unmapped)
+        length, date = len(body), headers.date(self._now())
+        lines = _OURS % (date, length, exchange.request_id, exchange.announced, lines)
+        return Response(status, lines, body, close)
+
+
+def _v2_lines(head: Head, request_id: bytes, message: bytes, trace_lines: bytes) -> bytes:
+    return b"content-length: %d\r\nx-request-id: %b\r\n%b%b" % (len(message), request_id, head.v2_lines, trace_lines)
+
+
+def _shadow_call(call: Call, answer: Answer, exchange: Exchange) -> ShadowCall:
+    head, endpoint = call.head, call.head.endpoint
+    message = _encode(endpoint.change.to_v2(call.asked))
+    lines = _v2_lines(head, exchange.request_id, message, head.trace_lines)
+    return ShadowCall(endpoint, exchange.request_id, call.body, lines, message, answer)
 
 
 def _unit_of(call: Call, listed: str | None) -> str:
     """What a rollout tells callers apart by."""
-    match call.endpoint.rollout.sticky_by:
+    match call.head.endpoint.rollout.sticky_by:
         case "user":
-            return call.endpoint.change.user(call.asked)
+            return call.head.endpoint.change.user(call.asked)
         case "manufacturer":
-            return listed or call.credential.fingerprint
+            return listed or call.head.credential.fingerprint
         case "none":
             return token_hex(8)
 
 
-def _from_v2(answer: Answer) -> tuple[Field, ...]:
+def _from_v2(answer: Answer) -> bytes:
     """The header lines that come along with a translated answer. Every 401 names the scheme."""
-    scheme = CredentialError.fields if answer.status == 401 else ()
-    return (*headers.from_upstream(answer.fields), *scheme)
+    lines = headers.from_upstream(answer.fields)
+    return lines + write_lines(CredentialError.fields) if answer.status == 401 else lines
 
 
 def _accepts_key(answer: Answer) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from proxy.contract.envelope import ErrorTranslator
-from proxy.contract.messages import Field
+from proxy.contract.messages import write_lines
 from proxy.contract.version_change import AnyChange, Policies
 from proxy.policy.deprecation import Deprecation
 from proxy.policy.manufacturers import Manufacturers
@@ -23,9 +23,9 @@ class Endpoint:
     rollout: Rollout
 
     @cached_property
-    def announced(self) -> tuple[Field, ...]:
+    def announced(self) -> bytes:
         """The header lines of every answer on its paths."""
-        return self.deprecation.announce()
+        return write_lines(self.deprecation.announce())
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from proxy.admission import METHOD
 from proxy.contract.comparison import Difference, NotAnEnvelope, compare, is_measure, read_envelope
 from proxy.contract.envelope import failure
 from proxy.contract.errors import UnmappedFieldRefused, UpstreamError
-from proxy.contract.messages import Body, Field
+from proxy.contract.messages import Body
 from proxy.rules import Endpoint
 from proxy.telemetry.bugs import described
 from proxy.telemetry.exchange import Comparison, Verdict
@@ -46,7 +46,7 @@ class ShadowCall(msgspec.Struct, frozen=True, gc=False):
     endpoint: Endpoint
     request_id: bytes
     body: bytes  # not as it was read: texts of two letters would take twelve times the bytes that are counted here
-    lines: list[Field]
+    lines: bytes
     message: bytes
     v1: Answer
 
@@ -56,8 +56,8 @@ class ShadowCall(msgspec.Struct, frozen=True, gc=False):
     @property
     def held_bytes(self) -> int:
         """What it takes to keep it."""
-        lines = sum(len(name) + len(value) + _LINE for name, value in (*self.lines, *self.v1.fields))
-        return len(self.body) + len(self.message) + len(self.v1.body) + lines
+        fields = sum(len(name) + len(value) + _LINE for name, value in self.v1.fields)
+        return len(self.body) + len(self.lines) + len(self.message) + len(self.v1.body) + fields
 
 
 _LINE = 120

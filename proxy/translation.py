@@ -25,8 +25,9 @@ class Translated(NamedTuple):
 def to_v1(endpoint: Endpoint, asked: Body, answer: Answer, now: float) -> Translated:
     """`asked` is what the caller sent, `now` in Unix seconds. Raises InvalidUpstreamResponse."""
     status = answer.status
-    if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in answer.fields):
-        raise InvalidUpstreamResponse(reason="http_response_content_coding")
+    for name, value in answer.fields:
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise InvalidUpstreamResponse(reason="http_response_content_coding")
     if 200 <= status < 300:
         told, drifted = endpoint.change.read_answer(answer.body)
         data = endpoint.change.to_v1(asked, told, endpoint.policies)

@@ -139,6 +139,10 @@ class Process:
         """SIGTERM; returns the exit status."""
         if self.popen.poll() is None:
             self.popen.terminate()
+        return self.ended()
+
+    def ended(self) -> int:
+        """Waits for the end of one that was told to stop; a second signal would cut it short. The exit status."""
         try:
             status = self.popen.wait(DEADLINE)
         except subprocess.TimeoutExpired:

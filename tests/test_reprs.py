@@ -12,7 +12,8 @@ import pytest
 import proxy
 from proxy.contract.changes.connect_nox_user import V1Connection, V1Request, V2Connection, V2Request
 from proxy.contract.envelope import ErrorTranslator, Failure, Success, V2Error
-from proxy.contract.messages import Body, Request, Response, gather
+from proxy.contract.messages import Body, Request, Response, gather, write_lines
+from proxy.head import Head
 from proxy.pipeline import Call
 from proxy.policy.credentials import Credential, digest
 from proxy.settings import SettingsFault, load_text
@@ -25,6 +26,7 @@ from proxy.verify.calls import Call as VerifyCall
 from proxy.verify.calls import Reply
 from proxy.verify.run import Plan
 from proxy.wire.connection import Answer
+from proxy.wire.headers import ToUpstream
 from tests.ruled import rules_of
 
 SECRET = "secret-4711"
@@ -35,17 +37,20 @@ REQUEST = Request("POST", b"/?" + BYTES, gather([LINE]))
 CREDENTIAL = Credential(BYTES, "x-api-key", digest(BYTES))
 ANSWER = Answer(201, (LINE,), BYTES)
 ASKED = V1Request(SECRET, (SECRET,))
-ENDPOINT = rules_of().endpoints[0]
+RULES = rules_of()
+ENDPOINT = RULES.endpoints[0]
+HEAD = Head(RULES, ENDPOINT, REQUEST, CREDENTIAL, ToUpstream(()))
 MADE = VerifyCall((LINE,), BYTES)
 RECORDED = Recorded(path="/manufacturers/nox", body=SECRET)
 
 VALUES: tuple[object, ...] = (
     REQUEST,
-    Response(201, (LINE,), BYTES),
+    Response(201, write_lines((LINE,)), BYTES),
     CREDENTIAL,
     ANSWER,
-    Call(ENDPOINT, REQUEST, CREDENTIAL, BYTES, ASKED),
-    ShadowCall(ENDPOINT, b"id-1", BYTES, [LINE], BYTES, ANSWER),
+    HEAD,
+    Call(HEAD, BYTES, ASKED),
+    ShadowCall(ENDPOINT, b"id-1", BYTES, write_lines((LINE,)), BYTES, ANSWER),
     Translated(201, BYTES, "answered", drifted=False),
     ErrorTranslator({}, {}).to_v1(400, msgspec.json.encode({"error": SECRET})),
     Exchange(b"id-1", credential=CREDENTIAL),

@@ -2,11 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
 
 import pytest
 
-from proxy.contract.messages import Field, Request, gather
+from proxy.contract.messages import Request, gather, read_lines
 from proxy.pipeline import Pipeline, Upstreams
 from proxy.policy.credentials import digest
 from proxy.policy.deprecation import Brownout, Deprecation
@@ -29,9 +28,7 @@ class Accepting:
 
     limits = Limits()
 
-    async def send(
-        self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: object = None
-    ) -> Answer:
+    async def send(self, method: bytes, target: bytes, lines: bytes, body: bytes, limits: object = None) -> Answer:
         self.calls.append((method, target, lines, body))
         return Answer(201, (), b'{"manufacturer_user_id": "u-1", "nox_user_id": "n-1"}')
 
@@ -74,7 +71,7 @@ class Walk:
 
         request = Request("POST", b"/manufacturers/nox", gather([(b"x-api-key", key.encode())]))
         reply = asyncio.run(self.pipeline.answer(request, read_body))
-        told, lines = json.loads(reply.body), dict(reply.fields)
+        told, lines = json.loads(reply.body), dict(read_lines(reply.lines))
         code: str = told.get("error_code", "answered")
         left = b"%d" % (10 - now % 10) if code == "endpoint_brownout" else None
         assert told["timestamp"] == int(now)

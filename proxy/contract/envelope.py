@@ -35,6 +35,9 @@ STATUS_CODES: Mapping[int, str] = {
 """v1's `error_code` where the text is not known."""
 
 
+_encode = msgspec.json.Encoder().encode
+
+
 class Success(Body, frozen=True):
     """v1's 201. `timestamp` is in Unix seconds."""
 
@@ -72,12 +75,12 @@ class V1Error(NamedTuple):
 
 def success(data: Body, now: float) -> bytes:
     """The body of v1's 201; `now` is in Unix seconds."""
-    return msgspec.json.encode(Success(True, int(now), data))
+    return _encode(Success(True, int(now), data))
 
 
 def failure(text: str, error_code: str, now: float) -> bytes:
     """The body of a v1 error; `now` is in Unix seconds."""
-    return msgspec.json.encode(Failure(False, int(now), text, error_code, text))
+    return _encode(Failure(False, int(now), text, error_code, text))
 
 
 class ErrorTranslator:

@@ -1,4 +1,4 @@
-"""Request, Response and Body: frozen values that know no framework."""
+"""Request, Response and Body: frozen values that know no framework. And header lines, as fields and as written."""
 
 from collections.abc import Iterable, Mapping
 
@@ -41,15 +41,26 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """An answer to the caller, whole. `close` ends the connection after it."""
+    """An answer to the caller, whole. `lines` are its header's, as written. `close` ends the connection after it."""
 
     status: int
-    fields: tuple[Field, ...]
+    lines: bytes
     body: bytes
     close: bool = False
 
     def __repr__(self) -> str:
         return f"Response({self.status}, {len(self.body)} bytes)"
+
+
+def write_lines(fields: Iterable[Field]) -> bytes:
+    """Header lines as they go over the wire, each with its end. The fields are taken as they are: fit to be sent."""
+    return b"".join(b"%b: %b\r\n" % field for field in fields)
+
+
+def read_lines(lines: bytes) -> tuple[Field, ...]:
+    """The fields of lines that we have written."""
+    split = (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])
+    return tuple((name, value) for name, _, value in split)
 
 
 def gather(lines: Iterable[Field]) -> dict[bytes, tuple[bytes, ...]]:

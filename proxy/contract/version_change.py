@@ -80,7 +80,8 @@ class VersionChange(Generic[Asked, Told]):
 
     def lost_fields(self, asked: Asked) -> tuple[str, ...]:
         """The unmapped fields that came with a value: what this call says and v2 will not keep."""
-        return tuple(field for field in self.unmapped if getattr(asked, field))
+        lost = [field for field in self.unmapped if getattr(asked, field)]
+        return tuple(lost)
 
     def read_answer(self, body: bytes) -> tuple[Told, bool]:
         """A 2xx body of v2's, and whether it drifted. Raises InvalidUpstreamResponse."""

@@ -1,9 +1,11 @@
 """The one record of a request, and of what the shadow found of one."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal, Optional
+
+import msgspec
 
 from proxy.contract.comparison import Difference
 from proxy.contract.errors import Part
@@ -15,8 +17,7 @@ if TYPE_CHECKING:
     from proxy.telemetry.spans import Trace  # OpenTelemetry need not be installed
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, gc=False):
     """One call to an upstream. `failure` is why it gave no usable answer, None where it gave one."""
 
     upstream: str
@@ -28,8 +29,7 @@ class Attempt:
     """The connect failed at first, and was tried again."""
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, gc=False):
     """What one request was and became. `pipeline.py` writes it, the sinks only read it.
 
     Times are in seconds. No user ID, device ID or body is ever in it.
@@ -38,15 +38,15 @@ class Exchange:
     request_id: bytes
     trace: Optional["Trace"] = None
     """The request's spans; None where tracing is off."""
-    started: float = field(default_factory=perf_counter)
+    started: float = msgspec.field(default_factory=perf_counter)
     endpoint: str = "unmatched"
-    announced: tuple[Field, ...] = ()
+    announced: bytes = b""
     """The header lines of the endpoint's every answer."""
     credential: Credential | None = None
     listed: str | None = None
     """The manufacturer whose list names the key."""
     key_accepted: bool = False
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = []
     timed_out: Part | None = None
     """What of the request was not whole in time."""
     fallback: str | None = None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import httpx
 
-from proxy.contract.messages import Field
+from proxy.contract.messages import Field, write_lines
 from proxy.wire.connection import Answer
 from proxy.wire.pool import Limits, Pool
 from proxy.wire.senders import PoolSender
@@ -52,7 +52,7 @@ class Client:
     async def send(self, method: bytes, path: bytes, lines: Sequence[Field], body: bytes) -> Answer:
         """One call; the lines are taken as they are, framing too. Raises UpstreamError."""
         try:
-            return await self._sender.send(method, path, lines, body)
+            return await self._sender.send(method, path, write_lines(lines), body)
         except httpx.TransportError as error:
             raise fault_of(error) from error
 

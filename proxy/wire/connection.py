@@ -9,6 +9,8 @@ import httpx
 import msgspec
 
 from proxy.contract.messages import Field
+from proxy.wire.alarm import Alarm
+from proxy.wire.driver import Wait
 
 MAX_HEAD_BYTES = 65_536
 """Status line and header block of an answer, with all 1xx answers before it."""
@@ -45,6 +47,8 @@ class Connection(asyncio.Protocol):
     _pieces: list[bytes]
     """Let go with the answer or its failure: a connection may stay for long, idle or as garbage."""
     _body_bytes: int
+    _reason_bytes: int
+    _interim_bytes: int
     _head_done: bool
     _delimited: bool
     _chunked: bool
@@ -56,22 +60,25 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[Answer] | None = None
+        self._waiter: Wait[Answer] | None = None
+        self._alarm = Alarm(self._loop, self._expire)
         self._reusable = True
         self._without_body = False
-        self._head_bytes = self._unread_bytes = 0
+        self._taken = self._unread = self._interim_bytes = 0
         self._begin_answer()
         self.idle_since = 0.0
 
-    def exchange(self, message: bytes, *, without_body: bool = False) -> asyncio.Future[Answer]:
+    def exchange(self, message: bytes, deadline: float, *, without_body: bool = False) -> Wait[Answer]:
         """Writes a whole request. The future holds the answer, or fails with an httpx.TransportError.
 
-        `without_body`: the answer to a HEAD, which has none whatever its length says.
+        `deadline` is in the event loop's seconds. `without_body`: the answer to a HEAD, which has none whatever its
+        length says.
         """
         assert self._transport is not None
-        self._waiter = waiter = self._loop.create_future()
+        self._waiter = waiter = Wait[Answer](self._loop)
+        self._alarm.set(deadline)
         self._without_body = without_body
-        self._head_bytes = self._unread_bytes = 0
+        self._taken = self._unread = self._interim_bytes = 0
         self._begin_answer()
         self._transport.write(message)
         return waiter
@@ -88,12 +95,9 @@ class Connection(asyncio.Protocol):
         """
         return self.reusable and not self._readable.poll(0)
 
-    def expire(self) -> None:
-        """The deadline of the exchange has come."""
-        self._fail(httpx.ReadTimeout("no whole answer within the deadline"))
-
     def close(self) -> None:
         """Gives the connection up, whatever is under way on it."""
+        self._alarm.cancel()
         self._reusable = False
         self._waiter = None
         self._pieces = []
@@ -112,6 +116,7 @@ class Connection(asyncio.Protocol):
             self.close()  # a byte that answers nothing
             return
         body_bytes = self._body_bytes
+        self._taken += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -121,8 +126,8 @@ class Connection(asyncio.Protocol):
         if self._whole:
             self._deliver(data)
         elif self._body_bytes == body_bytes:  # a head, a trailer or a chunk extension that goes on and on
-            self._unread_bytes += len(data)
-            if self._unread_bytes > MAX_HEAD_BYTES:
+            self._unread += len(data)
+            if self._unread > MAX_HEAD_BYTES:
                 self._fail(httpx.RemoteProtocolError("header block too large"))
 
     def eof_received(self) -> None:
@@ -132,6 +137,7 @@ class Connection(asyncio.Protocol):
             self._deliver(b"")
 
     def connection_lost(self, _: Exception | None) -> None:
+        self._alarm.cancel()
         self._reusable = False
         self._fail(Disconnected("closed before the whole answer"))
 
@@ -140,14 +146,12 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._whole:
             self._reusable = False  # the upstream began an answer that nobody asked for
-        self._count_head(len("HTTP/1.1 200 \r\n\r\n"))
 
     def on_status(self, reason: bytes) -> None:
-        self._count_head(len(reason))
+        self._reason_bytes = len(reason)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_head(len(name) + len(value) + len(": \r\n"))
-        if self._head_done or self._whole:
+        if self._head_done:
             return  # RFC 9110, section 6.5.1: a trailer is no header; or an answer that nobody asked for
         name = name.lower()
         if name == b"content-length":
@@ -162,6 +166,8 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         if self._whole:
             return
+        if self._taken > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
+            raise httpx.RemoteProtocolError("header block too large")
         self._status = self._parser.get_status_code()
         if not 100 <= self._status <= 599 or self._status == 101:
             raise httpx.RemoteProtocolError("not a status that can be handed on")
@@ -185,6 +191,7 @@ class Connection(asyncio.Protocol):
         if self._whole:
             return
         if self._status < 200:
+            self._interim_bytes = self._head_bytes()
             self._begin_answer()  # RFC 9110, section 15.2: an interim answer, the real one follows
         else:
             self._whole = True
@@ -195,13 +202,17 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._fields = []
         self._pieces = []
-        self._body_bytes = 0
+        self._body_bytes = self._reason_bytes = 0
         self._head_done = self._delimited = self._chunked = self._keep_alive = self._whole = False
 
-    def _count_head(self, received: int) -> None:
-        self._head_bytes += received
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise httpx.RemoteProtocolError("header block too large")
+    def _head_bytes(self) -> int:
+        """Of this answer's head, with those of the interim ones before it."""
+        lines = sum(len(name) + len(value) + len(": \r\n") for name, value in self._fields)
+        return self._interim_bytes + len("HTTP/1.1 200 \r\n\r\n") + self._reason_bytes + lines
+
+    def _expire(self) -> None:
+        if self._waiter is not None:
+            self._fail(httpx.ReadTimeout("no whole answer within the deadline"))
 
     def _deliver(self, data: bytes) -> None:
         waiter, self._waiter = self._waiter, None
@@ -212,17 +223,18 @@ class Connection(asyncio.Protocol):
         unfinished = self._transport.get_write_buffer_size() > 0
         if unfinished or not self._keep_alive or not _ends_with_answer(data, self._pieces, self._chunked):
             self._reusable = False
-        waiter.set_result(Answer(self._status, tuple(self._fields), b"".join(self._pieces)))
-        self._pieces = []
+        pieces, self._pieces = self._pieces, []
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        waiter.end(Answer(self._status, tuple(self._fields), body))
 
     def _fail(self, error: httpx.TransportError) -> None:
         waiter, self._waiter = self._waiter, None
         self._reusable = False
         self._pieces = []
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
         if self._transport is not None:
             self._transport.abort()
+        if waiter is not None and not waiter.done():
+            waiter.fail(error)
 
 
 def _ends_with_answer(data: bytes, pieces: list[bytes], chunked: bool) -> bool:

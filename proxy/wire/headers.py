@@ -5,19 +5,21 @@ passes untouched keeps its end-to-end fields, both ways.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from email.utils import formatdate
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from uuid import uuid4
+from os import register_at_fork, urandom
 
 from proxy import __version__
-from proxy.contract.messages import Field, Fields, Request, gather
+from proxy.contract.messages import Field, Fields, Request, gather, read_lines, write_lines
+from proxy.policy.deprecation import http_date
 from proxy.wire.connection import Answer
 
 PSEUDONYM = b"nox-proxy"
 """Our name in Via and Proxy-Status."""
 VIA = b"1.1 " + PSEUDONYM
+
+IDS_AT_ONCE = 256
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -61,14 +63,27 @@ _OURS = frozenset(
 """Of a request that passes untouched: what is written anew, or was said to us alone."""
 _NOT_PASSED = _HOP_BY_HOP | _OURS
 _NOT_HANDED_BACK = _HOP_BY_HOP | {b"via"}
+_LIMITS = (b"ratelimit", b"x-ratelimit-")
 _DIGITS = re.compile(rb"\d{1,9}")
 _VIA_COMMENT = re.compile(rb"\([^()]*\)")
 
 
 def request_id(fields: Fields) -> bytes:
-    """The caller's `x-request-id` if it is 1 to 128 visible ASCII characters, else a new UUID."""
+    """The caller's, or a new one."""
+    return sent_request_id(fields) or new_request_id()
+
+
+def sent_request_id(fields: Fields) -> bytes | None:
+    """The caller's `x-request-id` if it is 1 to 128 visible ASCII characters."""
     theirs = _single(fields, b"x-request-id")
-    return theirs if theirs and _REQUEST_ID.fullmatch(theirs) else str(uuid4()).encode()
+    return theirs if theirs and _REQUEST_ID.fullmatch(theirs) else None
+
+
+def new_request_id() -> bytes:
+    """A UUID (RFC 9562, version 4), out of randomness that is fetched for many at a time."""
+    if not _ids:
+        _ids.extend(_make_ids())
+    return _ids.pop()
 
 
 def is_loop(fields: Fields) -> bool:
@@ -112,30 +127,25 @@ class ToUpstream:
     def __init__(self, trusted: Networks) -> None:
         self._trusts = lru_cache(maxsize=1024)(lambda client: _is_among(client, trusted))
 
-    def translated(
-        self, request: Request, key: bytes, request_id: bytes, body: bytes, trace: Iterable[Field] | None = None
-    ) -> list[Field]:
-        """Of a call to v2 in a v1 call's place (contract, "To v2")."""
+    def translated(self, request: Request, key: bytes) -> bytes:
+        """Of a call to v2 in a v1 call's place (contract, "To v2"), but for its length, its ID and its trace."""
         fields = request.fields
         lines = [
             (b"x-api-key", key),
             (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
             (b"accept", b"application/json"),
             (b"accept-encoding", b"identity"),
             (b"user-agent", _valid(fields, b"user-agent") or _USER_AGENT),
             (b"via", _appended(fields, b"via", VIA)),
-            (b"x-request-id", request_id),
         ]
         lines += self._forwarding(request)
-        lines += trace_context(fields) if trace is None else trace
         if (idempotency_key := _valid(fields, b"idempotency-key")) is not None:
             lines.append((b"idempotency-key", idempotency_key))
-        return lines
+        return write_lines(lines)
 
     def untouched(
         self, request: Request, request_id: bytes, body: bytes, trace: Iterable[Field] | None = None
-    ) -> list[Field]:
+    ) -> bytes:
         """Of a call that passes as it came: its end-to-end lines, the framing and forwarding ones written anew."""
         fields = request.fields
         left_out = _NOT_PASSED | _connection_options(fields)
@@ -149,7 +159,7 @@ class ToUpstream:
             lines += ((b"forwarded", value) for value in fields.get(b"forwarded", ()))
         lines += self._forwarding(request)
         lines += trace_context(fields) if trace is None else trace
-        return lines
+        return write_lines(lines)
 
     def _is_trusted(self, request: Request) -> bool:
         return request.client is not None and self._trusts(request.client)
@@ -201,30 +211,32 @@ def _valid(fields: Fields, name: bytes) -> bytes | None:
     return value if value and _VALUE.fullmatch(value) else None
 
 
-def from_upstream(lines: Iterable[Field]) -> tuple[Field, ...]:
+def from_upstream(fields: Iterable[Field]) -> bytes:
     """What of v2's header the caller gets: `retry-after` and the rate limits."""
-    return tuple(
-        (name, value)
-        for name, value in lines
-        if (name == b"retry-after" or name.startswith((b"ratelimit", b"x-ratelimit-"))) and _VALUE.fullmatch(value)
-    )
+    lines = b""
+    for name, value in fields:
+        if (name == b"retry-after" or name.startswith(_LIMITS)) and _VALUE.fullmatch(value):
+            lines += b"%b: %b\r\n" % (name, value)
+    return lines
 
 
-def untouched_from_upstream(answer: Answer, method: bytes, announced: Sequence[Field], now: float) -> tuple[Field, ...]:
+def untouched_from_upstream(answer: Answer, method: bytes, announced: bytes, now: float) -> bytes:
     """The end-to-end lines of an answer that passes as it came, those announced, and Via (RFC 9110, section 7.6.3).
 
     Its own Deprecation and Sunset give way to ours. A Date that it lacks is added; `now` is in Unix seconds.
     """
     fields = gather(answer.fields)
-    left_out = _NOT_HANDED_BACK | _connection_options(fields) | {name for name, _ in announced if name != b"link"}
+    left_out = (
+        _NOT_HANDED_BACK | _connection_options(fields) | {name for name, _ in read_lines(announced) if name != b"link"}
+    )
     if method != b"HEAD":
         left_out |= {b"content-length"}
     kept = [(name, value) for name, value in answer.fields if name not in left_out and _CLEAN.fullmatch(value)]
     if method != b"HEAD" and answer.status not in (204, 304):
         kept.append((b"content-length", b"%d" % len(answer.body)))
     if b"date" not in fields:
-        kept.append(date(now))
-    return (*kept, *announced, (b"via", _appended(fields, b"via", VIA)))
+        kept.append((b"date", date(now)))
+    return write_lines(kept) + announced + write_lines(((b"via", _appended(fields, b"via", VIA)),))
 
 
 def _connection_options(fields: Fields) -> set[bytes]:
@@ -247,11 +259,26 @@ def _type_of(reason: str) -> bytes:
     return b"destination_unavailable" if reason == "breaker_open" else reason.encode()
 
 
-def date(now: float) -> Field:
-    """RFC 9110, section 6.6.1; `now` is in Unix seconds."""
+def date(now: float) -> bytes:
+    """A Date (RFC 9110, section 6.6.1); `now` is in Unix seconds."""
     return _date(int(now))
 
 
 @lru_cache(maxsize=2)
-def _date(seconds: int) -> Field:
-    return b"date", formatdate(seconds, usegmt=True).encode()
+def _date(seconds: int) -> bytes:
+    return http_date(seconds).encode()
+
+
+_ids: list[bytes] = []
+register_at_fork(after_in_child=_ids.clear)  # no two processes are to give out the same
+
+
+def _make_ids() -> list[bytes]:
+    digits = urandom(16 * IDS_AT_ONCE).hex().encode()
+    return [_uuid(digits[start : start + 32]) for start in range(0, len(digits), 32)]
+
+
+def _uuid(digits: bytes) -> bytes:
+    variant = b"89ab"[digits[16] % 4 :][:1]
+    parts = (digits[:8], digits[8:12], digits[13:16], variant, digits[17:20], digits[20:])
+    return b"%b-%b-4%b-%b%b-%b" % parts

@@ -53,6 +53,7 @@ class Pool:
         self.limits = limits
         self._tls = tls
         self._resolver = resolver or Resolver()
+        self._loop = asyncio.get_running_loop()
         self._lanes: dict[Origin, _Lane] = {}
 
     async def exchange(
@@ -64,19 +65,17 @@ class Pool:
         (in all three nothing was sent), ReadTimeout or RemoteProtocolError.
         """
         limits = limits or self.limits
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._loop.time()
         deadline = now + limits.timeout
         lane = self._lanes.get(origin) or self._open_lane(origin)
-        await lane.take_slot(min(now + limits.pool_timeout, deadline))
+        if not lane.take_slot():
+            await lane.wait_for_slot(min(now + limits.pool_timeout, deadline))
         try:
-            connection = lane.take_idle(loop.time()) or await self._connect(origin, limits, deadline)
-            timer = loop.call_at(deadline, connection.expire)
+            connection = lane.take_idle() or await self._connect_apart(origin, limits, deadline)
             try:
-                return await connection.exchange(message, without_body=without_body)
+                return await connection.exchange(message, deadline, without_body=without_body)
             finally:
-                timer.cancel()
-                lane.put_back(connection, loop.time())
+                lane.put_back(connection)
         finally:
             lane.give_slot()
 
@@ -94,6 +93,10 @@ class Pool:
     def _open_lane(self, origin: Origin) -> "_Lane":
         lane = self._lanes[origin] = _Lane(self.limits.max_connections, self.limits.keepalive_expiry)
         return lane
+
+    async def _connect_apart(self, origin: Origin, limits: Limits, deadline: float) -> Connection:
+        """In a task of its own: the caller may have none, and the timeouts need one."""
+        return await asyncio.create_task(self._connect(origin, limits, deadline))
 
     async def _connect(self, origin: Origin, limits: Limits, deadline: float) -> Connection:
         loop = asyncio.get_running_loop()
@@ -137,7 +140,9 @@ class _Lane:
 
     def __init__(self, slots: int, expiry: float) -> None:
         self.active = 0
-        self._slots = asyncio.Semaphore(slots)
+        self._slots = slots
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._expiry = expiry
         self._idle: deque[Connection] = deque()
         self._sweep: asyncio.TimerHandle | None = None
@@ -147,37 +152,49 @@ class _Lane:
     def idle(self) -> int:
         return len(self._idle)
 
-    async def take_slot(self, until: float) -> None:
-        if not self._slots.locked():
-            await self._slots.acquire()  # returns at once
-        else:
-            await self._wait_for_slot(until)
+    def take_slot(self) -> bool:
+        """Whether one was free, and nobody waits for it."""
+        if self.active >= self._slots:
+            return False
         self.active += 1
+        return True
 
-    async def _wait_for_slot(self, until: float) -> None:
+    async def wait_for_slot(self, until: float) -> None:
+        """First come, first served. Raises httpx.PoolTimeout."""
+        turn: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(turn)
+        timer = self._loop.call_at(until, _miss, turn)
         try:
-            async with asyncio.timeout_at(until):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise httpx.PoolTimeout("no connection came free in time") from None
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:  # it came in the same moment
+                self.give_slot()
+            raise
+        finally:
+            timer.cancel()
 
     def give_slot(self) -> None:
+        """To who waits longest, or back."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
         self.active -= 1
-        self._slots.release()
 
-    def take_idle(self, now: float) -> Connection | None:
+    def take_idle(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if now - connection.idle_since < self._expiry and connection.is_quiet():
+            if self._loop.time() - connection.idle_since < self._expiry and connection.is_quiet():
                 return connection
             connection.close()
         return None
 
-    def put_back(self, connection: Connection, now: float) -> None:
+    def put_back(self, connection: Connection) -> None:
         if self._closed or not connection.reusable:
             connection.close()
             return
-        connection.idle_since = now
+        connection.idle_since = self._loop.time()
         self._idle.append(connection)
         if self._sweep is None:
             self._sweep_later(self._expiry)
@@ -190,12 +207,17 @@ class _Lane:
             self._idle.pop().close()
 
     def _sweep_later(self, delay: float) -> None:
-        self._sweep = asyncio.get_running_loop().call_later(delay, self._close_expired)
+        self._sweep = self._loop.call_later(delay, self._close_expired)
 
     def _close_expired(self) -> None:
         self._sweep = None
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         while self._idle and now - self._idle[0].idle_since >= self._expiry:
             self._idle.popleft().close()
         if self._idle:
             self._sweep_later(self._idle[0].idle_since + self._expiry - now)
+
+
+def _miss(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_exception(httpx.PoolTimeout("no connection came free in time"))

@@ -9,7 +9,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from proxy.contract.errors import CallerError, HeadersTooLarge, MalformedMessage
-from proxy.contract.messages import Field, Response
+from proxy.contract.messages import Field, Response, write_lines
 from proxy.wire.lifetime import LastingProtocol
 from proxy.wire.syntax import expects_continue, judge_head, read_target
 
@@ -26,7 +26,7 @@ Refuse = Callable[[CallerError, bytes], Response]
 def refuse_plainly(error: CallerError, _path: bytes) -> Response:
     """For servers that have no callers to count."""
     body = f"{error.text}\n".encode()
-    return Response(error.status, ((b"content-length", b"%d" % len(body)),), body)
+    return Response(error.status, b"content-length: %d\r\n" % len(body), body)
 
 
 class ServerProtocol(LastingProtocol):
@@ -179,6 +179,5 @@ class ServerProtocol(LastingProtocol):
 
 
 def _written(response: Response, defaults: Sequence[Field]) -> bytes:
-    lines = (*defaults, *response.fields, (b"connection", b"close"))
-    head = b"".join(name + b": " + value + b"\r\n" for name, value in lines)
-    return STATUS_LINE[response.status] + head + b"\r\n" + response.body
+    lines = write_lines(defaults) + response.lines
+    return b"%b%bconnection: close\r\n\r\n%b" % (STATUS_LINE[response.status], lines, response.body)

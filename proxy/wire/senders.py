@@ -2,24 +2,26 @@
 
 import asyncio
 import ssl
-from collections.abc import Sequence
 from typing import Protocol
 
 import httpx
 
-from proxy.contract.messages import Field
+from proxy.contract.messages import read_lines
 from proxy.wire.connection import Answer, ResponseTooLarge
 from proxy.wire.pool import Connections, Limits, Pool
-from proxy.wire.transport import TransportName, origin_of, trust_for, write_message
+from proxy.wire.transport import TransportName, origin_of, trust_for
 
 
 class Sender(Protocol):
-    """The way to one upstream. `target` is below its URL and sent byte for byte; Host is the sender's to add."""
+    """The way to one upstream.
+
+    `target` is below its URL and sent byte for byte, and so are the header lines; Host is the sender's to add.
+    """
 
     limits: Limits
 
     async def send(
-        self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: Limits | None = None
+        self, method: bytes, target: bytes, lines: bytes, body: bytes, limits: Limits | None = None
     ) -> Answer:
         """`limits` may hold other times for this exchange. Raises httpx.TransportError."""
 
@@ -38,12 +40,13 @@ class PoolSender:
         self._pool = pool
         self._origin = origin_of(parsed)
         self._base = parsed.raw_path.rstrip(b"/")
-        self._host = (b"host", parsed.netloc)
+        self._host = parsed.netloc
 
     async def send(
-        self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: Limits | None = None
+        self, method: bytes, target: bytes, lines: bytes, body: bytes, limits: Limits | None = None
     ) -> Answer:
-        message = write_message(method, _below(self._base, target), (self._host, *lines), body)
+        target = _below(self._base, target)
+        message = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b\r\n%b" % (method, target, self._host, lines, body)
         return await self._pool.exchange(self._origin, message, limits=limits, without_body=method == b"HEAD")
 
     def connections(self) -> Connections:
@@ -71,13 +74,13 @@ class HttpxSender:
         self._timeouts = {"connect": limits.connect_timeout, "read": limits.timeout, "write": limits.timeout}
 
     async def send(
-        self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: Limits | None = None
+        self, method: bytes, target: bytes, lines: bytes, body: bytes, limits: Limits | None = None
     ) -> Answer:
         limits = limits or self.limits
         request = httpx.Request(
             method.decode(),
             self._url,
-            headers=[self._host, *lines],
+            headers=[self._host, *read_lines(lines)],
             stream=httpx.ByteStream(body),
             extensions={"timeout": self._timeouts, "target": _below(self._base, target)},
         )

@@ -2,12 +2,12 @@
 
 import re
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import httpx
 
-from proxy.contract.messages import Field
+from proxy.contract.messages import Field, write_lines
 from proxy.wire.pool import Limits, Origin, Pool
 
 TransportName = Literal["keepalive", "httpx"]
@@ -57,15 +57,6 @@ def origin_of(url: httpx.URL) -> Origin:
     return Origin(url.scheme, url.raw_host.decode(), url.port or _PORTS[url.scheme])
 
 
-def write_message(method: bytes, target: bytes, lines: Iterable[Field], body: bytes) -> bytes:
-    """A whole HTTP/1.1 request. The lines are taken as they are: valid, and framed by Content-Length."""
-    parts = [method, b" ", target, b" HTTP/1.1\r\n"]
-    for name, value in lines:
-        parts += (name, b": ", value, b"\r\n")
-    parts += (b"\r\n", body)
-    return b"".join(parts)
-
-
 class KeepAliveTransport(httpx.AsyncBaseTransport):
     """The pool behind httpx's interface.
 
@@ -83,7 +74,8 @@ class KeepAliveTransport(httpx.AsyncBaseTransport):
         if not _NAME.fullmatch(request.method.encode()):
             raise httpx.LocalProtocolError("a method that may not be sent")
         lines = _framed(request.headers.raw, body)
-        message = write_message(request.method.encode(), request.url.raw_path, lines, body)
+        start = b"%b %b HTTP/1.1\r\n" % (request.method.encode(), request.url.raw_path)
+        message = start + write_lines(lines) + b"\r\n" + body
         answer = await self._pool.exchange(
             origin, message, limits=self._limits(request), without_body=request.method == "HEAD"
         )

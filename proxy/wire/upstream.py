@@ -8,8 +8,7 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import NamedTuple
 
@@ -24,7 +23,6 @@ from proxy.contract.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from proxy.contract.messages import Field
 from proxy.policy.breaker import Breaker, BreakerRule, Verdict
 from proxy.policy.retry import RetryBudget
 from proxy.wire.connection import Answer, Disconnected, ResponseTooLarge
@@ -63,7 +61,7 @@ class Upstream:
         self,
         method: bytes,
         target: bytes,
-        lines: Sequence[Field],
+        lines: bytes,
         body: bytes,
         on_retry: Callable[[], None] = lambda: None,
         *,
@@ -74,12 +72,18 @@ class Upstream:
         `is_measure`: a 5xx says that the upstream is not well, and not only that path of it.
         Raises one of the UpstreamErrors (contract, "From v2").
         """
-        now = monotonic()
-        admitted = self._breaker.admit(now)
-        self._budget.call(now)
+        began = monotonic()
+        admitted = self._breaker.admit(began)
+        self._budget.call(began)
         verdict: Verdict = "unknown"
         try:
-            answer = await self._send(partial(self._send_once, method, target, lines, body), on_retry)
+            try:
+                answer = await self._sender.send(method, target, lines, body)
+            except httpx.TransportError as error:
+                limits = self._limits_of_retry(fault_of(error), error, began)
+                on_retry()
+                await asyncio.sleep(RETRY_PAUSE)
+                answer = await self._send_again(method, target, lines, body, limits)
             verdict = "succeeded" if answer.status < 500 else "failed" if is_measure else "unknown"
             return answer
         except UpstreamError as fault:
@@ -98,17 +102,19 @@ class Upstream:
         """Closes its connections."""
         await self._sender.aclose()
 
-    async def _send(self, send: Callable[[Limits | None], Awaitable[Answer]], on_retry: Callable[[], None]) -> Answer:
-        deadline = monotonic() + self._sender.limits.timeout
+    def _limits_of_retry(self, fault: UpstreamError, error: httpx.TransportError, began: float) -> Limits:
+        """With the time that is left after the pause. Raises the fault where it is none to be retried."""
+        limits = self._sender.limits
+        left = began + limits.timeout - monotonic() - RETRY_PAUSE
+        if left <= 0 or not self._may_retry(fault):
+            raise fault from error
+        return limits._replace(timeout=left)
+
+    async def _send_again(self, method: bytes, target: bytes, lines: bytes, body: bytes, limits: Limits) -> Answer:
         try:
-            return await send(None)
-        except UpstreamError as fault:
-            again_at = monotonic() + RETRY_PAUSE
-            if again_at >= deadline or not self._may_retry(fault):
-                raise
-        on_retry()
-        await asyncio.sleep(RETRY_PAUSE)
-        return await send(self._sender.limits._replace(timeout=deadline - again_at))
+            return await self._sender.send(method, target, lines, body, limits)
+        except httpx.TransportError as error:
+            raise fault_of(error) from error
 
     def _may_retry(self, fault: UpstreamError) -> bool:
         """Only what failed before there was a connection, and may be otherwise in a moment."""
@@ -116,14 +122,6 @@ class Upstream:
         if not failed_to_connect or fault.reason.startswith("tls"):
             return False
         return not self._breaker.is_open and self._budget.take(monotonic())
-
-    async def _send_once(
-        self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: Limits | None
-    ) -> Answer:
-        try:
-            return await self._sender.send(method, target, lines, body, limits)
-        except httpx.TransportError as error:
-            raise fault_of(error) from error
 
     def _tell(self, admitted: int, verdict: Verdict) -> None:
         was_open = self._breaker.is_open

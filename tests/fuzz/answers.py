@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Any, NamedTuple
 
 import h11
@@ -120,7 +121,7 @@ def _judge_one(data: bytes, every: bool, end: socket.socket, without_body: bool)
 def _exchange(pieces: list[bytes], end: socket.socket, without_body: bool, *, reset: bool = False) -> Seen:
     connection, wire = Connection(MAX_BODY), Wire(end)
     connection.connection_made(wire)
-    waiter = connection.exchange(b"GET / HTTP/1.1\r\n\r\n", without_body=without_body)
+    waiter = connection.exchange(b"GET / HTTP/1.1\r\n\r\n", inf, without_body=without_body)
     came, answered_at = 0, None
     for piece in pieces:
         if wire.aborted:
@@ -149,7 +150,7 @@ def _exchange(pieces: list[bytes], end: socket.socket, without_body: bool, *, re
 
 def _assert_next_is_its_own(connection: Connection) -> None:
     """Nothing of one exchange is in the next."""
-    waiter = connection.exchange(b"GET / HTTP/1.1\r\n\r\n")
+    waiter = connection.exchange(b"GET / HTTP/1.1\r\n\r\n", inf)
     assert not waiter.done()
     connection.data_received(OK)
     assert waiter.result() == Answer(200, ((b"content-length", b"2"),), b"ok")

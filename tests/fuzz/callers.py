@@ -4,14 +4,13 @@ import asyncio
 import json
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import uvloop
 
 from proxy.app import PublicApp
-from proxy.contract.messages import Field
 from proxy.pipeline import Pipeline, Upstreams
 from proxy.telemetry.block import Block
 from proxy.telemetry.metrics import Metrics
@@ -94,7 +93,7 @@ class Counting:
         self.calls = 0
 
     async def send(
-        self, method: bytes, target: bytes, lines: Sequence[Field], body: bytes, limits: Limits | None = None
+        self, method: bytes, target: bytes, lines: bytes, body: bytes, limits: Limits | None = None
     ) -> Answer:
         self.calls += 1
         return Answer(201, (), b'{"manufacturer_user_id":"u","nox_user_id":"n"}')

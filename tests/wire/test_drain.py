@@ -26,7 +26,7 @@ def test_a_drain_says_so_first_and_still_takes_who_comes(v2: Simulator) -> None:
                 assert succeeded(reply)
                 assert reply.headers["connection"] == "close"
                 assert wire.is_closed()
-    assert proxy.stop() == 0
+    assert proxy.ended() == 0
 
 
 def test_a_head_that_was_begun_is_answered_after_nobody_else_is_taken(v2: Simulator) -> None:
@@ -43,7 +43,7 @@ def test_a_head_that_was_begun_is_answered_after_nobody_else_is_taken(v2: Simula
         assert eventually(refuses)
         half_sent.send(WHOLE[30:])
         assert succeeded(half_sent.answer())
-    assert proxy.stop() == 0
+    assert proxy.ended() == 0
 
 
 def test_callers_that_come_all_the_time_do_not_hold_up_the_drain(v2: Simulator) -> None:
@@ -66,7 +66,7 @@ def test_callers_that_come_all_the_time_do_not_hold_up_the_drain(v2: Simulator) 
         coming = [callers.submit(come) for _ in range(4)]
         proxy.popen.terminate()
         assert all(each.result() for each in coming)
-    assert proxy.stop() == 0
+    assert proxy.ended() == 0
 
 
 def test_a_drain_does_not_wait_for_empty_lines(v2: Simulator) -> None:

@@ -56,7 +56,7 @@ class Calls:
         self.retried = asyncio.Event()
 
     async def make(self) -> Answer:
-        return await self.upstream.send(b"POST", b"/", ((b"content-length", b"2"),), b"{}", self._on_retry)
+        return await self.upstream.send(b"POST", b"/", b"content-length: 2\r\n", b"{}", self._on_retry)
 
     async def fail(self, times: int) -> list[UpstreamError]:
         """One after another."""

@@ -22,7 +22,7 @@ from proxy.contract.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from proxy.contract.messages import Field
+from proxy.contract.messages import Field, write_lines
 from proxy.wire.connection import Answer, Disconnected, ResponseTooLarge
 from proxy.wire.pool import Limits
 from proxy.wire.senders import open_sender
@@ -69,7 +69,7 @@ async def upstream(way: Way, url: str, ca_file: str, limits: Limits = LIMITS) ->
 
 
 async def call(one: Upstream) -> Answer:
-    return await one.send(b"POST", b"/manufacturer/device-connections", LINES, b"{}")
+    return await one.send(b"POST", b"/manufacturer/device-connections", write_lines(LINES), b"{}")
 
 
 # The map of exceptions
