@@ -77,7 +77,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def _commit() -> str:
-    commit = _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD").strip()
+    commit = _said(r"\A([0-9a-f]{7,})\s*\Z", _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"))
     changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no").strip()
     return commit + (" and changes" if changed else "")
 

@@ -1,51 +1,53 @@
-"""nox-proxy with its own sockets, parsers and pool, and nothing of its features: only the rewriting.
+"""nox-proxy with its own sockets, parsers, doors and pool, and nothing of its features: only the rewriting.
 
 Off: admission but for the form of the JSON, the schedule, the rollout, the breaker and the retry, metrics, access log,
 request ids, forwarding and deprecation headers, error translation. On, for they are the wire's own and no switch
-parts them from it: the limits on a request's size and time, the upstream's deadline, the Date.
+parts them from it: the limits on a request's size and time, the upstream's deadline; and the Date.
 
 python -m tests.bench.peers.features_off   # settings by NOX_PROXY_*, as of `nox-proxy serve`
 """
 
-from typing import Any
+import time
 from unittest.mock import patch
 
+import msgspec
+
 from proxy import serve
-from proxy.contract.changes import CHANGES
 from proxy.contract.changes.connect_nox_user import connect_nox_user
 from proxy.contract.envelope import success
 from proxy.contract.messages import Request, Response
-from proxy.parts import make_pipeline
-from proxy.pipeline import Pipeline, ReadBody, _encode
+from proxy.contract.version_change import Policies
+from proxy.head import Head
+from proxy.pipeline import Pipeline, ReadBody
+from proxy.wire.headers import date
+
+_METHOD, _TARGET = b"POST", connect_nox_user.v2_path.encode()
+_TO_V2 = b"x-api-key: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+_FROM_US = b"date: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+_POLICIES: Policies = {"device_ids": "echo"}
+_encode = msgspec.json.Encoder().encode
 
 
 class Rewriting(Pipeline):
-    """The shortest way from a request to its answer that this house has."""
+    """The shortest way from a request to its answer that this house has, by both of its doors."""
 
     async def answer(self, request: Request, read_body: ReadBody) -> Response:
-        asked = connect_nox_user.read_request(await read_body(self._max_body_bytes))
+        return await self._rewrite(request.fields[b"x-api-key"][0], await read_body(self._max_body_bytes))
+
+    async def answer_known(self, head: Head, body: bytes) -> Response:
+        return await self._rewrite(head.credential.key, body)
+
+    async def _rewrite(self, key: bytes, body: bytes) -> Response:
+        asked = connect_nox_user.read_request(body)
         message = _encode(connect_nox_user.to_v2(asked))
-        lines = (
-            (b"x-api-key", request.fields[b"x-api-key"][0]),
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(message)),
-        )
         sender = self._upstreams.v2._sender
-        answer = await sender.send(b"POST", connect_nox_user.v2_path.encode(), lines, message)
-        if answer.status != 201:
-            return Response(answer.status, ((b"content-length", b"%d" % len(answer.body)),), answer.body)
+        answer = await sender.send(_METHOD, _TARGET, _TO_V2 % (key, len(message)), message)
         told, _ = connect_nox_user.read_answer(answer.body)
-        body = success(connect_nox_user.to_v1(asked, told, {"device_ids": "echo"}), self._now())
-        return Response(201, ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))), body)
-
-
-def make_rewriting(*parts: Any) -> Pipeline:
-    pipeline = make_pipeline(*parts)
-    pipeline.__class__ = Rewriting
-    return pipeline
+        now = time.time()
+        said = success(connect_nox_user.to_v1(asked, told, _POLICIES), now)
+        return Response(201, _FROM_US % (date(now), len(said)), said)
 
 
 if __name__ == "__main__":
-    assert connect_nox_user in CHANGES
-    with patch.object(serve, "make_pipeline", make_rewriting):
+    with patch("proxy.parts.Pipeline", Rewriting):
         serve.serve(None)
