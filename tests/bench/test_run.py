@@ -35,23 +35,24 @@ def _peers(need: Callable[[str], str]) -> None:
 
 @pytest.mark.usefixtures("_peers")
 def test_a_tiny_run(tmp_path: Path) -> None:
-    """All candidates, with every part of a whole run."""
-    arguments = ("--rounds=1", "--seconds=0.3", "--scenario=32,errors", "--calls=500", f"--out={tmp_path}")
+    """All candidates, with every part of a whole run. A turn so short may leave the slowest without an answer."""
+    arguments = ("--rounds=1", "--seconds=0.4", "--scenario=32,errors", "--calls=500", f"--out={tmp_path}")
     command = (sys.executable, "-m", "tests.bench", *arguments)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    faults = [line for line in done.stderr.splitlines() if line.startswith("FAULT") and not line.endswith("no answer")]
+    assert (done.returncode in (0, 1), faults) == (True, []), done.stderr
     found = json.loads((tmp_path / "bench.json").read_text())
-    took_part = [(turn["scenario"], turn["candidate"]) for turn in found["turns"]]
+    took_part = [(each["scenario"], each["candidate"]) for each in found["turns"]]
     assert took_part == [
         (scenario, each.name)
         for scenario in ("32", "errors")
         for each in CANDIDATES
         if scenario == "32" or each.tells_errors
     ]
-    assert all(
-        turn["cpu_us"] is None if turn["candidate"] == "direct" else turn["cpu_us"] > 0 for turn in found["turns"]
-    )
-    assert [each["candidate"] for each in found["paced"]] == [each.name for each in CANDIDATES]
+    for each in found["turns"]:
+        assert (each["cpu_us"] is None) == (each["candidate"] == "direct" or not each["answered"]), each
+    paced = {each["candidate"] for each in found["paced"]}
+    assert paced == {each["candidate"] for each in found["turns"] if each["scenario"] == "32" and each["answered"]}
     assert found["memory"][-1]["calls"] >= 500
     assert found["workers"].keys() == {"1", "2"}
     assert found["machine"]["versions"]["nginx"] != "unknown"
