@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from proxy.admission import admit_body, admit_head
-from proxy.contract.errors import CallerError
+from proxy.contract.errors import ProxyError
 from proxy.contract.messages import Request, write_lines
 from proxy.policy.credentials import Credential
 from proxy.rules import Endpoint, Rules
@@ -64,6 +64,6 @@ def recognise(rules: Rules, request: Request, to_upstream: ToUpstream) -> Head |
     try:
         head = read_head(rules, endpoint, request, to_upstream)
         admit_body(request)
-    except CallerError:
+    except ProxyError:
         return None
     return head

@@ -128,6 +128,14 @@ class Pipeline:
         """Whether a head was judged by the rules that hold."""
         return head.rules is self._rules
 
+    def needs_body(self, head: Head) -> bool:
+        """False where the schedule refuses it now: such an answer does not wait for the body."""
+        try:
+            self._admit_by_schedule(head)
+        except EndpointGone:
+            return False
+        return True
+
     def recognise(self, request: Request) -> Head | None:
         """The head of a call that `answer_known` takes; None for any other."""
         return recognise(self._rules, request, self._to_upstream)
@@ -158,7 +166,11 @@ class Pipeline:
         endpoint = head.endpoint
         exchange.endpoint, exchange.announced = endpoint.change.name, endpoint.announced
         exchange.credential, exchange.listed = head.credential, head.listed
-        self._admit_by_schedule(head, exchange)
+        try:
+            self._admit_by_schedule(head)
+        except EndpointGone:
+            exchange.key_accepted = True
+            raise
 
     async def _convert(self, head: Head, body: bytes, exchange: Exchange) -> Response:
         change = head.endpoint.change
@@ -185,14 +197,10 @@ class Pipeline:
         exchange.key_accepted = 200 <= answer.status < 300  # another status does not say that the key was looked at
         return self._hand_back(answer, request, exchange)
 
-    def _admit_by_schedule(self, head: Head, exchange: Exchange) -> None:
+    def _admit_by_schedule(self, head: Head) -> None:
         """Admission 8. v2 does not judge what is refused here, so a key that no list names is unregistered."""
         listed = head.listed
-        try:
-            head.endpoint.deprecation.admit(listed or UNREGISTERED, listed or head.credential.fingerprint, self._now())
-        except EndpointGone:
-            exchange.key_accepted = True
-            raise
+        head.endpoint.deprecation.admit(listed or UNREGISTERED, listed or head.credential.fingerprint, self._now())
 
     async def _dispatch(self, call: Call, v1: Upstream, exchange: Exchange) -> Response:
         """To v1 or v2 by the rollout, and back to v1 where v2 took nothing of the call."""

@@ -21,6 +21,7 @@ import uvloop
 from proxy import __version__
 from proxy.app import PublicApp, admin_app
 from proxy.contract.changes import CHANGES
+from proxy.direct import DirectDoor
 from proxy.news import Receiver, Take
 from proxy.parts import (
     caller_limits,
@@ -201,6 +202,7 @@ async def _serve_public(
                 PublicApp(pipeline),
                 listener,
                 refuse=pipeline.refuse,
+                heads=DirectDoor(pipeline, settings.max_body_bytes),
                 dates_answers=False,  # an upstream's answer may bring its own Date
                 limits=caller_limits(settings),
                 drain_seconds=settings.drain_seconds,

@@ -17,7 +17,7 @@ FILES = sorted(PROXY.rglob("*.py"))
 HOMES = {
     "httpx": ["wire/"],
     "httptools": ["wire/"],
-    "uvicorn": ["wire/server.py", "wire/protocol.py", "wire/lifetime.py"],
+    "uvicorn": ["wire/server.py", "wire/protocol.py", "wire/lifetime.py", "wire/direct.py"],
     "multiprocessing": ["workers.py"],
     "uvloop": ["serve.py", "simulator/run.py"],
     "starlette": ["app.py", "simulator/"],

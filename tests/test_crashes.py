@@ -22,6 +22,7 @@ SCRIPT = """
 import asyncio, re, sys, threading, time
 from proxy import cli, serve
 from proxy.app import Door
+from proxy.direct import DirectDoor
 from proxy.wire.protocol import ServerProtocol
 from proxy.wire.senders import PoolSender
 
@@ -60,9 +61,17 @@ def around(method):
 def at_the_door(method):
     async def door(self, scope, receive, send):
         if (b"x-bug", b"door") in scope["headers"]:
+            time.sleep(0.2)
             stumble("door", scope["headers"])
         await method(self, scope, receive, send)
     return door
+
+def at_the_direct_door(method):
+    def learn(self, head, request, length):
+        if request.fields.get(b"x-bug") == (b"direct",):
+            stumble("direct", head)
+        return method(self, head, request, length)
+    return learn
 
 def before_the_end(function):
     async def run_servers(*args, **kwargs):
@@ -72,17 +81,17 @@ def before_the_end(function):
     return run_servers
 
 async def send(self, *values):
-    time.sleep(0.2)
     stumble("send", *values)
 
 ServerProtocol.data_received = around(ServerProtocol.data_received)
 Door.__call__ = at_the_door(Door.__call__)
+DirectDoor.learn = at_the_direct_door(DirectDoor.learn)
 PoolSender.send = send
 serve.run_servers = before_the_end(serve.run_servers)
 cli.main()
 """
-PLACES = ("send", "door", "protocol", "call", "task", "thread", "finalizer", "end")
-"""Found by the pipeline, by uvicorn, by the event loop in three ways, by Python in two, and as the process ends."""
+PLACES = ("send", "door", "direct", "protocol", "call", "task", "thread", "finalizer", "end")
+"""Found by the pipeline, by uvicorn, by the event loop in four ways, by Python in two, and as the process ends."""
 
 
 class Buggy(Proxy):
@@ -103,7 +112,9 @@ def test_a_bug_is_told_without_its_words(
     monkeypatch.undo()
     for place in PLACES:
         with suppress(OSError):  # not each bug leaves somebody who answers
-            call(proxy.address, BODY, {"x-api-key": KEY, "content-type": "application/json", "x-bug": place})
+            path = "/other" if place == "door" else "/manufacturers/nox"
+            headers = {"x-api-key": KEY, "content-type": "application/json", "x-bug": place}
+            call(proxy.address, BODY, headers, path=path)
         assert place == "end" or eventually(partial(proxy.tells, place)), place
     proxy.stop()
     told = "\n".join([*proxy.out, *proxy.err])

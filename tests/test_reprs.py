@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 import typing
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 import pytest
@@ -26,6 +27,7 @@ from proxy.verify.calls import Call as VerifyCall
 from proxy.verify.calls import Reply
 from proxy.verify.run import Plan
 from proxy.wire.connection import Answer
+from proxy.wire.direct import Known
 from proxy.wire.headers import ToUpstream
 from tests.ruled import rules_of
 
@@ -49,6 +51,7 @@ VALUES: tuple[object, ...] = (
     CREDENTIAL,
     ANSWER,
     HEAD,
+    Known(1, partial(Call, HEAD), bool),
     Call(HEAD, BYTES, ASKED),
     ShadowCall(ENDPOINT, b"id-1", BYTES, write_lines((LINE,)), BYTES, ANSWER),
     Translated(201, BYTES, "answered", drifted=False),

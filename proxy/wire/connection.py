@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._waiter: Wait[Answer] | None = None
         self._alarm = Alarm(self._loop, self._expire)
         self._reusable = True
+        self._is_lost = False
         self._without_body = False
         self._taken = self._unread = self._interim_bytes = 0
         self._begin_answer()
@@ -80,7 +81,10 @@ class Connection(asyncio.Protocol):
         self._without_body = without_body
         self._taken = self._unread = self._interim_bytes = 0
         self._begin_answer()
-        self._transport.write(message)
+        if self._is_lost:  # since it was made
+            self._fail(Disconnected("closed before the request"))
+        else:
+            self._transport.write(message)
         return waiter
 
     @property
@@ -138,6 +142,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._alarm.cancel()
+        self._is_lost = True
         self._reusable = False
         self._fail(Disconnected("closed before the whole answer"))
 

@@ -53,7 +53,6 @@ class Pool:
         self.limits = limits
         self._tls = tls
         self._resolver = resolver or Resolver()
-        self._loop = asyncio.get_running_loop()
         self._lanes: dict[Origin, _Lane] = {}
 
     async def exchange(
@@ -65,9 +64,9 @@ class Pool:
         (in all three nothing was sent), ReadTimeout or RemoteProtocolError.
         """
         limits = limits or self.limits
-        now = self._loop.time()
-        deadline = now + limits.timeout
         lane = self._lanes.get(origin) or self._open_lane(origin)
+        now = lane.time()
+        deadline = now + limits.timeout
         if not lane.take_slot():
             await lane.wait_for_slot(min(now + limits.pool_timeout, deadline))
         try:
@@ -142,6 +141,7 @@ class _Lane:
         self.active = 0
         self._slots = slots
         self._loop = asyncio.get_running_loop()
+        self.time = self._loop.time
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._expiry = expiry
         self._idle: deque[Connection] = deque()
@@ -185,7 +185,7 @@ class _Lane:
     def take_idle(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if self._loop.time() - connection.idle_since < self._expiry and connection.is_quiet():
+            if self.time() - connection.idle_since < self._expiry and connection.is_quiet():
                 return connection
             connection.close()
         return None
@@ -194,7 +194,7 @@ class _Lane:
         if self._closed or not connection.reusable:
             connection.close()
             return
-        connection.idle_since = self._loop.time()
+        connection.idle_since = self.time()
         self._idle.append(connection)
         if self._sweep is None:
             self._sweep_later(self._expiry)
@@ -211,7 +211,7 @@ class _Lane:
 
     def _close_expired(self) -> None:
         self._sweep = None
-        now = self._loop.time()
+        now = self.time()
         while self._idle and now - self._idle[0].idle_since >= self._expiry:
             self._idle.popleft().close()
         if self._idle:

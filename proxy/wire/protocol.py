@@ -59,11 +59,15 @@ class ServerProtocol(LastingProtocol):
                 break
             if not self._has_ended:
                 self._take(data[start : start + PIECE])
+        self._end_packet()
         self.flow.holds = bool(self._held)
         if self._held:
             self.flow.pause_reading()
         if not self._has_ended:
             self._await_rest()
+
+    def _end_packet(self) -> None:
+        """What came was read, as far as it can be for now."""
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -126,8 +130,11 @@ class ServerProtocol(LastingProtocol):
             raise
         if not self.parser.should_upgrade():
             self._head_open = False
-            self.scope["state"][TARGET] = self.url
-            super().on_headers_complete()
+            self._start_request()
+
+    def _start_request(self) -> None:
+        self.scope["state"][TARGET] = self.url
+        super().on_headers_complete()
 
     def _judge_head(self) -> None:
         # One packet bounds the head that began and ended in it, so most heads need no counting.
@@ -160,10 +167,13 @@ class ServerProtocol(LastingProtocol):
         if method == b"CONNECT":
             self._end(MalformedMessage())
             return b""
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's: a close ends the reading
+        self._renew_parser()
         kept = (b"%s: %s" % line for line in self.headers if line[0] != b"upgrade")
         return b"\r\n".join([b"%s %s HTTP/%s" % (method, self.url, version), *kept, b"", rest])
+
+    def _renew_parser(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's: a close ends the reading
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)

@@ -76,7 +76,10 @@ class HttpxSender:
     async def send(
         self, method: bytes, target: bytes, lines: bytes, body: bytes, limits: Limits | None = None
     ) -> Answer:
-        limits = limits or self.limits
+        """In a task of its own: httpx needs one, and the caller may have none."""
+        return await asyncio.create_task(self._send(method, target, lines, body, limits or self.limits))
+
+    async def _send(self, method: bytes, target: bytes, lines: bytes, body: bytes, limits: Limits) -> Answer:
         request = httpx.Request(
             method.decode(),
             self._url,

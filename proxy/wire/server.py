@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import uvicorn
 
+from proxy.wire.direct import DirectProtocol, Heads
 from proxy.wire.listener import BACKLOG, accept_waiting, turn_away_newcomers
 from proxy.wire.protocol import Refuse, ServerProtocol, refuse_plainly
 
@@ -44,7 +45,7 @@ class CallerLimits(NamedTuple):
 
 
 class Server:
-    """One app on one listening socket.
+    """One app on one listening socket. With `heads`, whole requests that they know go the direct way instead.
 
     `dates_answers`: each gets a Date, where the app gives none. `leave` is called when it stops taking callers, and
     tells whether no other process takes any from the socket either.
@@ -57,6 +58,7 @@ class Server:
         *,
         protocol: type[ServerProtocol] = ServerProtocol,
         refuse: Refuse = refuse_plainly,
+        heads: Heads | None = None,
         dates_answers: bool = True,
         limits: CallerLimits | None = None,
         drain_seconds: float = 20.0,
@@ -66,6 +68,8 @@ class Server:
         self._listener = listener
         self._moment = min(MOMENT * drain_seconds, MOMENT_SECONDS)
         its: dict[str, object] = {**limits._asdict(), "refuse": staticmethod(refuse), "turned_away": set()}
+        if heads is not None:
+            protocol, its = DirectProtocol, {**its, "heads": heads}
         self._protocol: type[ServerProtocol] = type("Protocol", (protocol,), its)
         config = uvicorn.Config(
             app,
@@ -139,6 +143,9 @@ class _Uvicorn(uvicorn.Server):
         for connection in waiting:
             await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, connection)
         await super().shutdown(sockets)
+        for running in self.server_state.tasks:  # after a second signal; the loop itself cancels tasks alone
+            running.cancel()
+        await asyncio.sleep(0)
 
     def _make_protocol(self) -> asyncio.Protocol:
         made = self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn's own startup has it
