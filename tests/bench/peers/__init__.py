@@ -1,0 +1,1 @@
+"""What nox-proxy is measured beside: the configurations of nginx and Envoy, and small proxies in Python."""
