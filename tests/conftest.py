@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.processes import Proxy, Simulator, proxies
+from tests.processes import DOORS, Proxy, Simulator, proxies
 from tests.told import told
 from tests.two_upstreams import Upstreams
+from tests.ways import WAYS
 
 
 def pytest_configure() -> None:
@@ -64,11 +65,39 @@ def both(v1: Simulator, v2: Simulator) -> Upstreams:
 
 
 @pytest.fixture(scope="session")
-def proxy(v2: Simulator) -> Iterator[Proxy]:
-    """A proxy with default settings but for a deadline that tests can wait for."""
-    running = Proxy(v2.url, UPSTREAMS__V2__TIMEOUT="2.0")
-    yield running
-    assert running.stop() == 0
+def by_door(v2: Simulator) -> Iterator[Callable[[str], Proxy]]:
+    """A proxy for each door, with default settings but for a deadline that tests can wait for."""
+    running: dict[str, Proxy] = {}
+
+    def find(door: str) -> Proxy:
+        if door not in running:
+            running[door] = Proxy(v2.url, door=door, UPSTREAMS__V2__TIMEOUT="2.0")
+        return running[door]
+
+    yield find
+    assert [each.stop() for each in running.values()] == [0] * len(running)
+
+
+@pytest.fixture(scope="session")
+def proxy(by_door: Callable[[str], Proxy]) -> Proxy:
+    """The one whose doors are both open."""
+    return by_door("direct")
+
+
+@pytest.fixture(params=DOORS)
+def by_each_door(request: pytest.FixtureRequest, by_door: Callable[[str], Proxy]) -> Proxy:
+    """Either proxy, for the tests that hold of both."""
+    return by_door(request.param)
+
+
+@pytest.fixture(params=WAYS)
+def in_each_way(
+    request: pytest.FixtureRequest, by_door: Callable[[str], Proxy], monkeypatch: pytest.MonkeyPatch
+) -> Proxy:
+    """The same, with `call` writing its requests in each manner that a door tells apart."""
+    door, connection = WAYS[request.param]
+    monkeypatch.setattr("tests.processes.HTTPConnection", connection)
+    return by_door(door)
 
 
 @pytest.fixture(scope="session")

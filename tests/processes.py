@@ -24,6 +24,9 @@ DEADLINE = 60.0
 """Seconds until a test gives up, on a machine that is busy with others."""
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": ""}
 """The variables of a process whose lines coverage need not count: it is a third faster without."""
+DOORS = ("direct", "asgi")
+"""Those of a proxy: whole requests take the direct one, or that is shut and all go by ASGI's."""
+ASGI_ALONE = "from proxy import direct; direct.DirectDoor.learn = lambda *_: None; from proxy.cli import main; main()"
 
 
 proxies: "list[Proxy]" = []
@@ -75,7 +78,7 @@ class Process:
 
     reads_log = True
     measured = True
-    command = (sys.executable, "-m", "proxy")
+    command: tuple[str, ...] = (sys.executable, "-m", "proxy")
 
     def __init__(self, *arguments: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
         self.popen = subprocess.Popen(
@@ -188,10 +191,12 @@ class Simulator(Process):
 class Proxy(Process):
     """`nox-proxy serve` in front of a URL. Settings as NOX_PROXY_* variables, without the prefix.
 
-    Its drain is short, for a share of it passes at every end.
+    Its drain is short, for a share of it passes at every end. `door` is one of DOORS.
     """
 
-    def __init__(self, v2_url: str, *arguments: str, cwd: Path = ROOT, **settings: str) -> None:
+    def __init__(self, v2_url: str, *arguments: str, cwd: Path = ROOT, door: str = "direct", **settings: str) -> None:
+        if door == "asgi":
+            self.command = (sys.executable, "-c", ASGI_ALONE)
         own = {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0", "DRAIN_SECONDS": "4"}
         own |= {"UPSTREAMS__V2__URL": v2_url, **settings}
         env = {f"NOX_PROXY_{name}": value for name, value in own.items()}
@@ -271,6 +276,13 @@ def read_message(connection: socket.socket, rest: bytes = b"") -> tuple[bytes, b
     return data[:whole], data[whole:]
 
 
+def unread(caller: socket.socket) -> bool:
+    """Whether the proxy's kernel still holds what was sent (proc_net_tcp.txt: local, remote, state, tx:rx queue)."""
+    _, port = caller.getsockname()
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return any(remote.endswith(f":{port:04X}") and int(queues[9:], 16) for _, _, remote, _, queues, *_ in lines)
+
+
 class Wire:
     """A raw connection to the proxy, for what no client library would send."""
 
@@ -288,6 +300,12 @@ class Wire:
     def send(self, data: bytes) -> None:
         note_secrets(data)
         self._socket.sendall(data)
+
+    def send_apart(self, *packets: bytes) -> None:
+        """Each is sent when the proxy has taken in the one before."""
+        for place, packet in enumerate(packets):
+            assert not place or eventually(lambda: not unread(self._socket))
+            self.send(packet)
 
     def half_close(self) -> None:
         """Says that nothing more will be sent."""

@@ -1,4 +1,4 @@
-"""contract.md, "Admission": every row but the eighth, on a running proxy."""
+"""contract.md, "Admission": every row but the eighth, on a running proxy, in each way into its pipeline."""
 
 import json
 
@@ -39,6 +39,11 @@ def succeeded(reply: Reply, user: str = "u-1", devices: tuple[str, ...] = ("d-1"
     assert told["data"]["manufacturer_user_id"] == user
     assert told["data"]["device_ids"] == list(devices)
     return True
+
+
+@pytest.fixture
+def proxy(in_each_way: Proxy) -> Proxy:
+    return in_each_way
 
 
 @pytest.fixture(autouse=True)

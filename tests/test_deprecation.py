@@ -1,6 +1,6 @@
 """The schedule at work (contract.md, admission 8 and "Deprecation headers"), on running proxies.
 
-It is long for its tables: every kind of answer of a v1 path, by one worker and by two.
+It is long for its tables: every kind of answer of a v1 path, by one worker, by two, and by ASGI alone.
 """
 
 import json
@@ -62,19 +62,24 @@ def _fresh(v2: Simulator) -> None:
     v2.forget()
 
 
-@pytest.fixture(scope="module", params=["1", "2"], ids=["one worker", "two workers"])
-def workers(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(
+    scope="module",
+    params=[{"WORKERS": "1"}, {"WORKERS": "2"}, {"door": "asgi"}],
+    ids=["one worker", "two workers", "by ASGI"],
+)
+def manner(request: pytest.FixtureRequest) -> dict[str, str]:
+    """What a proxy is started with besides."""
+    return dict(request.param)
 
 
 @pytest.fixture(scope="module")
-def start(workers: str) -> Iterator[Callable[..., Proxy]]:
+def start(manner: dict[str, str]) -> Iterator[Callable[..., Proxy]]:
     """Starts proxies by their schedule and other settings; all are stopped."""
     started: list[Proxy] = []
 
     def begin(v2_url: str, schedule: object, **settings: str) -> Proxy:
         own = {"MANUFACTURERS": MANUFACTURERS, "UPSTREAMS__V2__TIMEOUT": "0.5", SCHEDULE: json.dumps(schedule)}
-        started.append(Proxy(v2_url, cwd=ROOT, WORKERS=workers, **own, **settings))
+        started.append(Proxy(v2_url, cwd=ROOT, **manner, **own, **settings))
         return started[-1]
 
     yield begin
@@ -84,10 +89,10 @@ def start(workers: str) -> Iterator[Callable[..., Proxy]]:
 
 
 @pytest.fixture(scope="module")
-def operated(workers: str, tmp_path_factory: pytest.TempPathFactory, v2: Simulator) -> Iterator[Operated]:
+def operated(manner: dict[str, str], tmp_path_factory: pytest.TempPathFactory, v2: Simulator) -> Iterator[Operated]:
     """One whose schedule its operator changes."""
     file = tmp_path_factory.mktemp("settings") / "nox-proxy.toml"
-    running = Operated(file, v2, MANUFACTURERS=MANUFACTURERS, WORKERS=workers)
+    running = Operated(file, v2, MANUFACTURERS=MANUFACTURERS, **manner)
     yield running
     assert running.stop() == 0
 

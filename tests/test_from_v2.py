@@ -1,14 +1,21 @@
-"""contract.md, "From v2" and "device_ids": what the caller gets for whatever v2 does, by either transport."""
+"""contract.md, "From v2" and "device_ids": what the caller gets for whatever v2 does, by each transport and door."""
 
 import json
 from collections.abc import Iterator
 
 import pytest
 
-from tests.processes import Canned, Proxy, Simulator, call
+from tests.processes import DOORS, Canned, Proxy, Simulator, call
 from tests.test_admission import GOOD, JSON, failed, succeeded
 
 CONNECTED = b'{"manufacturer_user_id": "u-1", "nox_user_id": "n-1"}'
+EACH = (("keepalive", "direct"), ("httpx", "direct"), ("keepalive", "asgi"))
+"""The transports, and the doors."""
+
+
+@pytest.fixture
+def proxy(in_each_way: Proxy) -> Proxy:
+    return in_each_way
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +25,13 @@ def canned() -> Iterator[Canned]:
     upstream.close()
 
 
-@pytest.fixture(scope="module", params=["keepalive", "httpx"])
+@pytest.fixture(scope="module", params=EACH, ids=" ".join)
 def each(request: pytest.FixtureRequest, canned: Canned) -> Iterator[Proxy]:
+    transport, door = request.param
     running = Proxy(
         canned.url,
-        UPSTREAMS__V2__TRANSPORT=request.param,
+        door=door,
+        UPSTREAMS__V2__TRANSPORT=transport,
         UPSTREAMS__V2__TIMEOUT="1.0",
         MAX_RESPONSE_BYTES="10000",
         CHANGES__CONNECT_NOX_USER__ERROR_CODES='{"quota … exhausted": "quota_exhausted"}',
@@ -216,9 +225,9 @@ def test_an_unknown_field_is_drift_and_no_error(each: Proxy, canned: Canned) -> 
     assert each.metrics()[series] == before + 1
 
 
-def test_no_answer_within_the_deadline(proxy: Proxy, v2: Simulator) -> None:
+def test_no_answer_within_the_deadline(by_each_door: Proxy, v2: Simulator) -> None:
     with v2.fault("hang"):
-        reply = call(proxy.address, GOOD, JSON)
+        reply = call(by_each_door.address, GOOD, JSON)
     assert failed(reply, 504, "upstream_timeout")
     assert reply.headers["proxy-status"] == "nox-proxy; error=http_response_timeout"
 
@@ -262,9 +271,10 @@ BY_POLICY: dict[str, list[tuple[bytes, list[str] | None, str | None]]] = {
 """What is sent, the device IDs of the answer or None where there is none, and the field that is named as lost."""
 
 
+@pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("policy", BY_POLICY)
-def test_device_ids_by_their_policy(v2: Simulator, policy: str) -> None:
-    proxy = Proxy(v2.url, CHANGES__CONNECT_NOX_USER__DEVICE_IDS=policy)
+def test_device_ids_by_their_policy(v2: Simulator, policy: str, door: str) -> None:
+    proxy = Proxy(v2.url, door=door, CHANGES__CONNECT_NOX_USER__DEVICE_IDS=policy)
     try:
         for body, devices, unmapped in BY_POLICY[policy]:
             v2.forget()

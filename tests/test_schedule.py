@@ -63,7 +63,10 @@ class Walk:
         )
 
     def ask(self, key: str, now: float) -> str:
-        """The error code that a key gets at a time, or `answered`; v2 has the calls that are answered, no others."""
+        """The error code that a key gets at a time, or `answered`; v2 has the calls that are answered, no others.
+
+        By either door the same.
+        """
         self.now, before = now, len(self.v2.calls)
 
         async def read_body(limit: int) -> bytes:
@@ -71,12 +74,18 @@ class Walk:
 
         request = Request("POST", b"/manufacturers/nox", gather([(b"x-api-key", key.encode())]))
         reply = asyncio.run(self.pipeline.answer(request, read_body))
+        calls = len(self.v2.calls) - before
+        known = self.pipeline.recognise(request)
+        assert known is not None
+        assert asyncio.run(self.pipeline.answer_known(known, GOOD)).body == reply.body
+        assert self.pipeline.needs_body(known) == (reply.status == 201)
         told, lines = json.loads(reply.body), dict(read_lines(reply.lines))
         code: str = told.get("error_code", "answered")
         left = b"%d" % (10 - now % 10) if code == "endpoint_brownout" else None
         assert told["timestamp"] == int(now)
         assert (lines[b"deprecation"], lines[b"sunset"]) == (b"@500", b"Thu, 01 Jan 1970 00:50:00 GMT")
-        assert (len(self.v2.calls) - before, lines.get(b"retry-after")) == (reply.status == 201, left)
+        assert (calls, lines.get(b"retry-after")) == (reply.status == 201, left)
+        assert len(self.v2.calls) - before == 2 * calls
         return code
 
 

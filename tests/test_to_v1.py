@@ -1,4 +1,4 @@
-"""Calls that v1 answers, on a running proxy: what it gets, and what its callers then get."""
+"""Calls that v1 answers, on a running proxy: what it gets, and what its callers then get. By both doors."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from proxy.policy.credentials import digest
-from tests.processes import ROOT, Canned, Proxy, Simulator, Wire, call
+from tests.processes import DOORS, ROOT, Canned, Proxy, Simulator, Wire, call
 from tests.test_admission import GOOD, JSON, KEY, failed
 from tests.two_upstreams import NAMES, counting, failed_at, key_of, manufacturers, of_a_call
 
@@ -43,9 +43,10 @@ class Legacy(NamedTuple):
 
     def send(self, head: str, body: bytes) -> tuple[str, list[list[str]], bytes]:
         """The status code, the header lines in order, and the body that come back."""
-        message = head.replace("\n", "\r\n").encode("latin-1") + b"Connection: close\r\n\r\n" + body
+        message = head.replace("\n", "\r\n").encode("latin-1") + b"\r\n" + body
         with Wire(self.proxy.address) as wire:
             wire.send(message)
+            wire.half_close()  # a Connection: close would shut the direct door
             status, lines, told = split(wire.rest())
         return status.split()[1], [line for line in lines if line != ["connection", "close"]], told
 
@@ -63,11 +64,11 @@ def pairs(lines: str) -> list[list[str]]:
     return sorted([name.lower(), value] for name, value in found)
 
 
-@pytest.fixture(scope="module")
-def running(v2: Simulator) -> Iterator[Legacy]:
+@pytest.fixture(scope="module", params=DOORS)
+def running(request: pytest.FixtureRequest, v2: Simulator) -> Iterator[Legacy]:
     v1 = Canned()
     settings = {"CHANGES": json.dumps({"connect_nox_user": CHANGE}), "MANUFACTURERS": manufacturers()}
-    proxy = Proxy(v2.url, cwd=ROOT, UPSTREAMS__V1__URL=v1.url.replace("/v2", "/old"), **settings)
+    proxy = Proxy(v2.url, cwd=ROOT, door=request.param, UPSTREAMS__V1__URL=v1.url.replace("/v2", "/old"), **settings)
     yield Legacy(proxy, v1, v2)
     assert proxy.stop() == 0
     v1.close()

@@ -1,4 +1,4 @@
-"""contract.md, "To v2": what arrives at v2, whatever the caller sent, by either transport."""
+"""contract.md, "To v2": what arrives at v2, whatever the caller sent, by each transport and door."""
 
 import json
 import re
@@ -10,18 +10,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy import __version__
-from tests.processes import Proxy, Simulator, call
+from tests.processes import DOORS, Proxy, Simulator, call
 from tests.test_admission import JSON, succeeded
+from tests.test_from_v2 import EACH
 
 BODY = b'{"manufacturer_user_id": "u-1", "device_ids": ["d-1"], "more": 1}'
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-@pytest.fixture(scope="module", params=["keepalive", "httpx"])
+@pytest.fixture(scope="module", params=EACH, ids=" ".join)
 def each(request: pytest.FixtureRequest, v2: Simulator) -> Iterator[Proxy]:
-    running = Proxy(v2.url, UPSTREAMS__V2__TRANSPORT=request.param)
+    transport, door = request.param
+    running = Proxy(v2.url, door=door, UPSTREAMS__V2__TRANSPORT=transport)
     yield running
     assert running.stop() == 0
+
+
+@pytest.fixture
+def proxy(by_each_door: Proxy) -> Proxy:
+    return by_each_door
 
 
 def arrived(v2: Simulator, proxy: Proxy, headers: dict[str, str], body: bytes = BODY) -> dict[str, Any]:
@@ -107,8 +114,9 @@ def test_the_request_id_comes_back(each: Proxy) -> None:
     assert call(each.address, b"", {"x-request-id": "abc"}, path="/").headers["x-request-id"] == "abc"
 
 
-def test_forwarding_fields_count_only_from_a_trusted_peer(v2: Simulator) -> None:
-    proxy = Proxy(v2.url, TRUSTED_PROXIES='["10.0.0.0/8"]')
+@pytest.mark.parametrize("door", DOORS)
+def test_forwarding_fields_count_only_from_a_trusted_peer(v2: Simulator, door: str) -> None:
+    proxy = Proxy(v2.url, door=door, TRUSTED_PROXIES='["10.0.0.0/8"]')
     try:
         forged = {"x-forwarded-for": "203.0.113.9", "x-forwarded-proto": "https", "x-forwarded-host": "evil.example"}
         headers = dict(arrived(v2, proxy, forged)["headers"])

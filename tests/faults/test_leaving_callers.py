@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pytest
 
 from tests.faults.watching import counted, in_progress
-from tests.processes import DEADLINE, Proxy, Simulator, call, eventually
+from tests.processes import DEADLINE, DOORS, Proxy, Simulator, call, eventually, unread
 from tests.sent import note_secrets
 from tests.test_admission import GOOD, JSON, succeeded
 
@@ -60,10 +59,10 @@ STAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def proxy(v2: Simulator) -> Iterator[Proxy]:
+@pytest.fixture(scope="module", params=DOORS)
+def proxy(request: pytest.FixtureRequest, v2: Simulator) -> Iterator[Proxy]:
     """One that keeps as many connections to v2 as there will be, so that descriptors can be compared."""
-    running = Proxy(v2.url, UPSTREAMS__V2__KEEPALIVE_EXPIRY="600")
+    running = Proxy(v2.url, door=request.param, UPSTREAMS__V2__KEEPALIVE_EXPIRY="600")
     v2.forget()
     with v2.fault("delay=0.2"), ThreadPoolExecutor(LEAVERS) as callers:
         made = [callers.submit(call, running.address, GOOD, JSON) for _ in range(LEAVERS)]
@@ -111,13 +110,6 @@ def arrive(proxy: Proxy, stage: Stage) -> socket.socket:
     if stage.awaits == "an answer":
         assert caller.recv(1_000).startswith(b"HTTP/1.1 201 ")
     return caller
-
-
-def unread(caller: socket.socket) -> bool:
-    """Whether the proxy's kernel still holds what was sent (proc_net_tcp.txt: local, remote, state, tx:rx queue)."""
-    _, port = caller.getsockname()
-    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    return any(remote.endswith(f":{port:04X}") and int(queues[9:], 16) for _, _, remote, _, queues, *_ in lines)
 
 
 def leave(caller: socket.socket, manner: Manner) -> None:

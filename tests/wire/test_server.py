@@ -1,4 +1,4 @@
-"""contract.md, admission 1: HTTP itself, judged on raw bytes before there is a request."""
+"""contract.md, admission 1: HTTP itself, judged on raw bytes before there is a request. By both doors."""
 
 import contextlib
 import json
@@ -7,6 +7,11 @@ import pytest
 
 from tests.processes import Proxy, Reply, Simulator, Wire, eventually
 from tests.test_admission import GOOD, failed, succeeded
+
+
+@pytest.fixture
+def proxy(by_each_door: Proxy) -> Proxy:
+    return by_each_door
 
 
 @pytest.fixture(autouse=True)
