@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Proxy, Reply, Simulator, Wire, call, eventually
+from tests.processes import DOORS, Proxy, Reply, Simulator, Wire, call, eventually
 from tests.test_admission import GOOD, JSON, KEY, failed, succeeded
+from tests.test_from_v2 import EACH
 
 
 def connect(proxy: Proxy) -> Reply:
@@ -35,14 +36,20 @@ def request(body: bytes = GOOD) -> bytes:
     )
 
 
-@pytest.fixture(scope="module", params=["keepalive", "httpx"])
+@pytest.fixture(scope="module", params=EACH, ids=" ".join)
 def its_own(request: pytest.FixtureRequest) -> Iterator[tuple[Proxy, str]]:
     """A proxy, and the address of its v2, at which nobody listens."""
     v2 = Simulator()
-    proxy = Proxy(v2.url, UPSTREAMS__V2__TRANSPORT=request.param, UPSTREAMS__V2__TIMEOUT="2")
+    transport, door = request.param
+    proxy = Proxy(v2.url, door=door, UPSTREAMS__V2__TRANSPORT=transport, UPSTREAMS__V2__TIMEOUT="2")
     v2.stop()
     yield proxy, v2.address
     assert proxy.stop() == 0
+
+
+@pytest.fixture
+def proxy(by_each_door: Proxy) -> Proxy:
+    return by_each_door
 
 
 @pytest.fixture
@@ -188,9 +195,10 @@ def test_pipelined_calls_are_answered_in_their_order(proxy: Proxy) -> None:
             assert succeeded(wire.answer(), f"u-{n}", ())
 
 
-def test_a_pipelining_caller_that_leaves_is_no_error(v2: Simulator) -> None:
+@pytest.mark.parametrize("door", DOORS)
+def test_a_pipelining_caller_that_leaves_is_no_error(v2: Simulator, door: str) -> None:
     """uvicorn tells only the newest of its requests, and would log a traceback for the one that runs."""
-    proxy = Proxy(v2.url)
+    proxy = Proxy(v2.url, door=door)
     with v2.fault("delay=0.2"):
         v2.forget()
         with Wire(proxy.address) as wire:
@@ -243,9 +251,10 @@ def test_a_process_without_standard_output_serves(v2: Simulator) -> None:
         proxy.stderr.close()
 
 
-def test_a_drain_finishes_what_runs(v2: Simulator) -> None:
+@pytest.mark.parametrize("door", DOORS)
+def test_a_drain_finishes_what_runs(v2: Simulator, door: str) -> None:
     """SIGTERM: not ready, no new connections, the call in flight answered, exit 0."""
-    proxy = Proxy(v2.url)
+    proxy = Proxy(v2.url, door=door)
     with v2.fault("delay=1"), ThreadPoolExecutor(1) as caller:
         v2.forget()
         reply = caller.submit(connect, proxy)
@@ -260,8 +269,9 @@ def test_a_drain_finishes_what_runs(v2: Simulator) -> None:
     assert [line["status"] for line in proxy.log()] == [201]
 
 
-def test_a_drain_that_runs_out_of_time_still_answers(v2: Simulator) -> None:
-    proxy = Proxy(v2.url, DRAIN_SECONDS="1")
+@pytest.mark.parametrize("door", DOORS)
+def test_a_drain_that_runs_out_of_time_still_answers(v2: Simulator, door: str) -> None:
+    proxy = Proxy(v2.url, door=door, DRAIN_SECONDS="1")
     with v2.fault("hang"), ThreadPoolExecutor(1) as caller, Wire(proxy.address) as half_sent:
         v2.forget()
         half_sent.send(request()[:-5])
@@ -275,8 +285,9 @@ def test_a_drain_that_runs_out_of_time_still_answers(v2: Simulator) -> None:
     assert "Traceback" not in "\n".join(proxy.err)
 
 
-def test_a_second_signal_ends_at_once(v2: Simulator) -> None:
-    proxy = Proxy(v2.url, UPSTREAMS__V2__TIMEOUT="30")
+@pytest.mark.parametrize("door", DOORS)
+def test_a_second_signal_ends_at_once(v2: Simulator, door: str) -> None:
+    proxy = Proxy(v2.url, door=door, UPSTREAMS__V2__TIMEOUT="30")
     with v2.fault("hang"), Wire(proxy.address) as caller:
         v2.forget()
         caller.send(request())

@@ -9,7 +9,7 @@ from itertools import chain, repeat
 import pytest
 
 from tests.faults.watching import MIB, Unmeasured, forget_peak, in_progress, resident
-from tests.processes import DEADLINE, Proxy, Simulator, Wire, eventually
+from tests.processes import DEADLINE, DOORS, Proxy, Simulator, Wire, eventually
 from tests.test_admission import LIMIT, failed, succeeded
 
 FIELDS = b"POST /manufacturers/nox HTTP/1.1\r\nhost: a\r\nx-api-key: demo-key\r\n"
@@ -19,9 +19,9 @@ LINGER_SECONDS = 2.0
 """How long the proxy throws away what still comes after a refusal, for the answer not to be lost."""
 
 
-@pytest.fixture(scope="module")
-def proxy(v2: Simulator) -> Iterator[Proxy]:
-    running = Unmeasured(v2.url)
+@pytest.fixture(scope="module", params=DOORS)
+def proxy(request: pytest.FixtureRequest, v2: Simulator) -> Iterator[Proxy]:
+    running = Unmeasured(v2.url, door=request.param)
     yield running
     assert running.stop() == 0
     assert [line for line in running.err if " ERROR " in line or "Traceback" in line] == []

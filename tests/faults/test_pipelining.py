@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.honest import Crowd, Outcome, read_answer, run, statuses
 from tests.faults.watching import MIB, Unmeasured, counted, forget_peak, in_progress, resident
-from tests.processes import Proxy, Simulator, eventually
+from tests.processes import DOORS, Proxy, Simulator, eventually
 from tests.sent import sent
 
 USER = "a-pipelined-user"
@@ -18,10 +18,10 @@ CALL = b"POST /manufacturers/nox HTTP/1.1\r\nhost: a\r\nx-api-key: demo-key\r\n"
 FLOOD_SECONDS = 3.0
 
 
-@pytest.fixture(scope="module")
-def proxy(v2: Simulator) -> Iterator[Proxy]:
+@pytest.fixture(scope="module", params=DOORS)
+def proxy(request: pytest.FixtureRequest, v2: Simulator) -> Iterator[Proxy]:
     sent.add(USER)
-    running = Unmeasured(v2.url, UPSTREAMS__V2__KEEPALIVE_EXPIRY="600")
+    running = Unmeasured(v2.url, door=request.param, UPSTREAMS__V2__KEEPALIVE_EXPIRY="600")
     yield running
     assert running.stop() == 0
     assert [line for line in running.err if " ERROR " in line or "Traceback" in line] == []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Proxy, Simulator, Wire, call, eventually
+from tests.processes import DOORS, Proxy, Simulator, Wire, call, eventually
 from tests.test_admission import GOOD, JSON, failed, succeeded
 
 CALL = b"POST /manufacturers/nox HTTP/1.1\r\nhost: a\r\nx-api-key: demo-key\r\n"
@@ -20,10 +20,12 @@ HALF = WHOLE[:-5]
 HEADER, BODY, KEEPALIVE = 0.5, 1.0, 2.0
 
 
-@pytest.fixture(scope="module")
-def hasty(v2: Simulator) -> Iterator[Proxy]:
+@pytest.fixture(scope="module", params=DOORS)
+def hasty(request: pytest.FixtureRequest, v2: Simulator) -> Iterator[Proxy]:
     """One that waits for nothing longer than a test may."""
-    running = Proxy(v2.url, HEADER_TIMEOUT=str(HEADER), BODY_TIMEOUT=str(BODY), KEEPALIVE_TIMEOUT=str(KEEPALIVE))
+    running = Proxy(
+        v2.url, door=request.param, HEADER_TIMEOUT=str(HEADER), BODY_TIMEOUT=str(BODY), KEEPALIVE_TIMEOUT=str(KEEPALIVE)
+    )
     yield running
     assert running.stop() == 0
 
@@ -146,9 +148,9 @@ def test_an_answer_survives_what_is_still_being_sent(proxy: Proxy) -> None:
             assert wire.is_closed()
 
 
-@pytest.fixture(scope="module")
-def small(v2: Simulator) -> Iterator[Proxy]:
-    running = Proxy(v2.url, MAX_CONNECTIONS="3")
+@pytest.fixture(scope="module", params=DOORS)
+def small(request: pytest.FixtureRequest, v2: Simulator) -> Iterator[Proxy]:
+    running = Proxy(v2.url, door=request.param, MAX_CONNECTIONS="3")
     yield running
     assert running.stop() == 0
 
