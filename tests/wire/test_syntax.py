@@ -1,9 +1,12 @@
-"""Every row of the table in `tests/wire/syntax/`: alone, before a call, and between two calls with every byte alone."""
+"""Every row of the table in `tests/wire/syntax/`, by both doors: alone, in two packets, and before a call.
+
+And between two calls with every byte alone.
+"""
 
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,6 +15,7 @@ from tests.test_admission import failed, succeeded
 from tests.wire.syntax import ROWS
 from tests.wire.syntax.row import BEFORE, BEHIND, CODES, FIRST, NEXT, USER, Row
 
+HEAD_END = b"\r\n\r\n"
 _ANSWER = re.compile(rb"HTTP/1\.1 (?P<status>\d{3}) [^\r\n]*\r\n(?P<lines>(?:[!-9;-~]+: [^\r\n]*\r\n)*)\r\n")
 
 
@@ -58,13 +62,18 @@ def byte_by_byte(v2: Simulator) -> Iterator[Proxy]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_a_row_gets_its_one_answer(proxy: Proxy, byte_by_byte: Proxy, users: Users, row: Row) -> None:
-    """And the call behind it counts only where the connection goes on."""
-    assert is_as_wanted(alone(proxy.address, row), row)
-    assert is_as_wanted(followed(proxy.address, row), row)
+def test_a_row_gets_its_one_answer(
+    by_door: Callable[[str], Proxy], byte_by_byte: Proxy, users: Users, row: Row
+) -> None:
+    """And the call behind it counts only where the connection goes on. In the second way its head may be known."""
+    direct, asgi = by_door("direct").address, by_door("asgi").address
+    for ask in (alone, alone, in_two_packets, followed):
+        assert is_as_wanted(ask(direct, row), row)
+    for ask in (alone, followed):
+        assert is_as_wanted(ask(asgi, row), row)
     assert is_as_wanted(between(byte_by_byte.address, row), row)
     taken = [USER] * (row.status == 201) + [BEHIND] * (not row.closes)
-    assert users.new() == [*taken, *taken, BEFORE, *taken]
+    assert users.new() == [*taken * 6, BEFORE, *taken]
 
 
 def is_as_wanted(replies: list[Reply], row: Row) -> bool:
@@ -78,8 +87,18 @@ def is_as_wanted(replies: list[Reply], row: Row) -> bool:
 
 def alone(address: str, row: Row) -> list[Reply]:
     """The answers to a row, and to a call that is sent after them where the connection goes on."""
+    return one_by_one(address, row, row.message)
+
+
+def in_two_packets(address: str, row: Row) -> list[Reply]:
+    """The same, with what is behind the head in a packet of its own."""
+    end = row.message.find(HEAD_END) + len(HEAD_END)
+    return one_by_one(address, row, row.message[:end], row.message[end:])
+
+
+def one_by_one(address: str, row: Row, *packets: bytes) -> list[Reply]:
     with Wire(address) as wire:
-        wire.send(row.message)
+        wire.send_apart(*packets)
         if row.closes:
             return split(wire.rest())
         came = [wire.answer() for _ in range(1 + row.continues)]
