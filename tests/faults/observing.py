@@ -48,6 +48,7 @@ class Lane(NamedTuple):
     """From one call of a caller to its next: a load that leaves the deadlines to the proxy, not to the machine."""
     recovery: float = 0.0
     """After a fault, until calls succeed again."""
+    door: str = "direct"
 
     @property
     def place(self) -> Place:
@@ -109,7 +110,9 @@ def _observe_lane(lane: Lane, directory: Path) -> list[Observation]:
     ):
         settings = {**SETTINGS, "UPSTREAMS__V2__CA_FILE": ca_file, **lane.settings}
         with _alone(directory):
-            proxy = UnmeasuredProxy(NOWHERE if lane.place == "nowhere" else v2.url, cwd=ROOT, **settings)
+            proxy = UnmeasuredProxy(
+                NOWHERE if lane.place == "nowhere" else v2.url, cwd=ROOT, door=lane.door, **settings
+            )
         try:
             threads = (v2s.directory, home.directory, Path(f"/proc/{proxy.pid}"))
             house = House(lane, proxy, v2, home, Callers(proxy.address, threads))

@@ -26,7 +26,10 @@ BREAKABLE = ("refused", "never answers", "500s in bursts")
 
 
 def lanes() -> list[Lane]:
-    """Those that take longest first. Of the second transport's callers there are fewer: each costs ten times more."""
+    """Those that take longest first. Of the second transport's callers there are fewer: each costs ten times more.
+
+    As few come by ASGI alone: what follows its door is the same.
+    """
     plain, tls, nowhere = (
         [fault.name for fault in FAULTS if fault.place == place] for place in ("plain", "tls", "nowhere")
     )
@@ -34,6 +37,7 @@ def lanes() -> list[Lane]:
     return [
         *(Lane("keepalive", plain[n::4], OUT_OF_REACH, CALLERS, LASTING) for n in range(4)),
         Lane("httpx", plain, theirs, CALLERS // 4, LASTING / 5, pace=1.0),
+        Lane("by ASGI", plain, OUT_OF_REACH, CALLERS // 4, LASTING / 5, pace=1.0, door="asgi"),
         Lane("breaker", BREAKABLE, {}, CALLERS, LASTING, recovery=10.0),
         *(Lane("keepalive", faults, OUT_OF_REACH, CALLERS, LASTING) for faults in (tls, nowhere)),
         *(Lane("httpx", faults, theirs, CALLERS // 4, LASTING / 5, pace=1.0) for faults in (tls, nowhere)),
