@@ -1,4 +1,4 @@
-"""Hunts for longer than a test may, with other inputs each time: `python -m tests.fuzz answers 60`, bodies or requests.
+"""Hunts for longer than a test may, with other inputs each time: `python -m tests.fuzz answers 60`, or another kind.
 
 What fails is made small and joins the corpus; so does what comes out as nothing there did. Exit status 1: something
 failed.
@@ -15,9 +15,10 @@ from hypothesis import Phase, given, seed, settings
 from tests.fuzz.answers import ANSWERS
 from tests.fuzz.bodies import BODIES
 from tests.fuzz.callers import REQUESTS
+from tests.fuzz.doors import DOORS
 from tests.fuzz.inputs import CORPUS, MAX_BYTES, MAX_FILES, Check, Target
 
-TARGETS = {target.kind: target for target in (ANSWERS, BODIES, REQUESTS)}
+TARGETS = {target.kind: target for target in (ANSWERS, BODIES, DOORS, REQUESTS)}
 ROUND = settings(deadline=None, database=None, max_examples=200, phases=(Phase.generate, Phase.shrink))
 
 

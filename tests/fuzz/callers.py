@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import uvloop
 
 from proxy.app import PublicApp
+from proxy.direct import DirectDoor
 from proxy.pipeline import Pipeline, Upstreams
+from proxy.rules import Rules
 from proxy.telemetry.block import Block
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.sinks import Telemetry
@@ -85,7 +87,7 @@ WORDS = (
 
 
 class Counting:
-    """A v2 that takes every call."""
+    """A v2 that takes every call, and thinks it over for a turn of the event loop."""
 
     limits = Limits()
 
@@ -96,6 +98,10 @@ class Counting:
         self, method: bytes, target: bytes, lines: bytes, body: bytes, limits: Limits | None = None
     ) -> Answer:
         self.calls += 1
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        loop.call_soon(turn.set_result, None)
+        await turn
         return Answer(201, (), b'{"manufacturer_user_id":"u","nox_user_id":"n"}')
 
     def connections(self) -> None: ...
@@ -112,9 +118,15 @@ class Said(NamedTuple):
 
 
 class Callers:
-    """A server of our own with all that is behind it, and callers who say one thing and then no more."""
+    """A server of our own with all that is behind it, and callers who say one thing and then no more.
 
-    def __init__(self) -> None:
+    `direct`: its direct door is open. `patience`: turns of the event loop before they close their side.
+    """
+
+    def __init__(self, *, direct: bool = False, rules: Rules | None = None, patience: int = 0) -> None:
+        self._direct = direct
+        self._patience = patience
+        self._rules = rules or rules_of()
         self._v2 = Counting()
         self._unhandled: list[dict[str, Any]] = []
         self._listener = bind("127.0.0.1", 0)
@@ -124,7 +136,7 @@ class Callers:
     async def start(self) -> None:
         telemetry = Telemetry(Metrics(Block()), None)
         pipeline = Pipeline(
-            rules_of(),
+            self._rules,
             Upstreams(Upstream("v2", self._v2)),
             ToUpstream(()),
             telemetry,
@@ -133,7 +145,14 @@ class Callers:
         )
         app = PublicApp(pipeline)
         limits = CallerLimits(max_header_bytes=MAX_HEADER)
-        self._server = Server(app, self._listener, refuse=pipeline.refuse, dates_answers=False, limits=limits)
+        self._server = Server(
+            app,
+            self._listener,
+            refuse=pipeline.refuse,
+            heads=DirectDoor(pipeline, MAX_BODY) if self._direct else None,
+            dates_answers=False,
+            limits=limits,
+        )
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self._unhandled.append(context))
         self._running = asyncio.create_task(self._server.run())
         await self._server.started()
@@ -144,19 +163,19 @@ class Callers:
 
     async def judge(self, data: bytes, every: bool) -> str:
         """Well-formed answers in any pieces, and the same ones; a call is sent on once or not at all."""
-        told = [await self._say(pieces) for pieces in _ways(data, every)]
+        told = [list(read_answers(await self.hear(pieces))) for pieces in _ways(data, every)]
         longest = max(told, key=len, default=[])
         assert all(_alike(said, longest) for said in told), (data, told)
         *before, last = longest or [Said(0, "nothing", last=True)]
         return f"{last.code}{', not the first' if before else ''}"
 
-    async def _say(self, pieces: list[bytes]) -> list[Said]:
+    async def hear(self, pieces: list[bytes]) -> bytes:
+        """All that is answered to what comes in these pieces."""
         calls = self._v2.calls
         raw = await self._talk(pieces)
         assert not self._unhandled
-        said = list(read_answers(raw))
-        assert self._v2.calls - calls == sum(each.status == 201 for each in said)
-        return said
+        assert self._v2.calls - calls == sum(each.status == 201 for each in read_answers(raw))
+        return raw
 
     async def _talk(self, pieces: list[bytes]) -> bytes:
         """Raises ConnectionError where a reset may have taken answers away (RFC 9112, section 9.6)."""
@@ -169,6 +188,8 @@ class Callers:
                 for piece in pieces:
                     await loop.sock_sendall(caller, piece)
                     await asyncio.sleep(0)  # the server takes each by itself
+                for _ in range(self._patience):
+                    await asyncio.sleep(0)
                 caller.shutdown(socket.SHUT_WR)
             raw = b""
             async with asyncio.timeout(BOUND):
