@@ -49,7 +49,7 @@ class Doors:
         heard = [await self._compare(pieces) for pieces in _ways(data, every)]
         *before, last = read_answers(heard[0])
         code = before[0].code if before else "nothing" if last.code == "not_found" else last.code
-        return f"{code}, {len(before)} and {'the next' if last.code == 'not_found' else 'closed'}"
+        return f"{code}, then {'the next' if last.code == 'not_found' else 'closed'}"
 
     async def _compare(self, pieces: list[bytes]) -> bytes:
         direct, asgi = [_ID.sub(b"", await server.hear([*pieces, NEXT])) for server in self._servers]
