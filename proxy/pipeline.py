@@ -124,10 +124,6 @@ class Pipeline:
         finally:
             self._telemetry.finish(exchange)
 
-    def is_current(self, head: Head) -> bool:
-        """Whether a head was judged by the rules that hold."""
-        return head.rules is self._rules
-
     def needs_body(self, head: Head) -> bool:
         """False where the schedule refuses it now: such an answer does not wait for the body."""
         try:

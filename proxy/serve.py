@@ -198,17 +198,18 @@ async def _serve_public(
     with _opened_telemetry(settings, metrics, turns) as telemetry:
         async with open_upstreams(settings, telemetry) as upstreams:
             pipeline = make_pipeline(settings, rules, upstreams, telemetry)
+            door = DirectDoor(pipeline, settings.max_body_bytes)
             server = Server(
                 PublicApp(pipeline),
                 listener,
                 refuse=pipeline.refuse,
-                heads=DirectDoor(pipeline, settings.max_body_bytes),
+                heads=door,
                 dates_answers=False,  # an upstream's answer may bring its own Date
                 limits=caller_limits(settings),
                 drain_seconds=settings.drain_seconds,
                 leave=leave,
             )
-            take = taker(settings, metrics.await_first_calls, pipeline.apply, *show)
+            take = taker(settings, metrics.await_first_calls, pipeline.apply, door.forget, *show)
             async with _sampling(upstreams, server, metrics):
                 await run_servers(server, beside, obey=partial(obey, take), on_started=started, on_stop=stopping)
 

@@ -16,7 +16,7 @@ class RetryBudget:
 
     def call(self, now: float) -> None:
         """A call was made."""
-        self._recent.count(now, calls=1)
+        self._recent.add(now)
 
     def left(self, now: float) -> int:
         """How many may be tried again now."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import select
-from typing import NamedTuple, cast
+from typing import cast
 
 import httptools
 import httpx
@@ -36,13 +36,16 @@ class ResponseTooLarge(httpx.RemoteProtocolError):
     """The body exceeds `max_response_bytes`."""
 
 
-class AnswerHead(NamedTuple):
+class AnswerHead(msgspec.Struct, frozen=True, gc=False):
     """The head of an answer that came whole in one packet and left its connection fit for another."""
 
     status: int
     fields: tuple[Field, ...]
     length: int
     """Of its body."""
+
+    def __repr__(self) -> str:
+        return f"AnswerHead({self.status}, {self.length} bytes)"
 
 
 AnswerHeads = dict[bytes, AnswerHead]

@@ -7,7 +7,7 @@ whoever judges it, it would be the same.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import NamedTuple, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -32,9 +32,11 @@ class Known(NamedTuple):
 
 
 class Heads(Protocol):
-    """The heads that are known, by the caller's address and their bytes."""
+    """The heads that are known."""
 
-    def find(self, client: str | None, head: bytes) -> Known | None: ...
+    @property
+    def known(self) -> Mapping[tuple[str | None, bytes], Known]:
+        """By the caller's address and their bytes."""
 
     def learn(self, head: bytes, request: Request, length: int) -> Known | None:
         """None for a request that has to go ASGI's way."""
@@ -71,6 +73,7 @@ class DirectProtocol(ServerProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self._known = self.heads.known
         self._peer = self.client[0] if self.client else None
         self._defaults = write_lines(self.server_state.default_headers)
         self._own = cast(RequestResponseCycle, _Exchange())
@@ -80,7 +83,7 @@ class DirectProtocol(ServerProtocol):
     def data_received(self, data: bytes) -> None:
         if self._rests and not self.flow.write_paused:
             end = data.find(HEAD_END) + len(HEAD_END)
-            known = self.heads.find(self._peer, data[:end])
+            known = self._known.get((self._peer, data[:end]))
             if known is not None and len(data) == end + known.length:
                 self._answer(known, data[end:])
                 return
@@ -136,7 +139,6 @@ class DirectProtocol(ServerProtocol):
         if not stays:
             self.transport.close()
         if stays and self.cycle is self._own and not self._head_open and not self._held:
-            self.server_state.total_requests += 1
             self._rest()
         else:
             self.on_response_complete()

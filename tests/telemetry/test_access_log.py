@@ -29,7 +29,9 @@ def test_an_exchange_is_crashed_until_it_becomes_another() -> None:
 
 def test_a_fallback_says_why_and_counts_both_calls() -> None:
     attempts = [Attempt("v2", 0.25, failure="dns_error"), Attempt("v1", 0.5, 201)]
-    line = json.loads(write_line(Exchange(b"id-1", attempts=attempts, fallback="dns_error"), 1.0, now=1.5))
+    line = json.loads(
+        write_line(Exchange(b"id-1", attempts=attempts, fallback="dns_error", upstream="v1"), 1.0, now=1.5)
+    )
     assert (line["upstream"], line["fallback"], line["upstream_seconds"]) == ("v1", "dns_error", 0.75)
 
 
