@@ -53,6 +53,8 @@ _OURS = (
     + b"\r\n%b%b"
 )
 """The header lines of an answer of ours: the endpoint's and the answer's own come last."""
+_SCHEME = write_lines(CredentialError.fields)
+"""Every 401 names it."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -225,7 +227,10 @@ class Pipeline:
         exchange.key_accepted = _accepts_key(answer)
         told = to_v1(endpoint, call.asked, answer, self._now())
         exchange.attempts[-1].drifted = told.drifted
-        return self._respond(told.status, told.body, _from_v2(answer), exchange, told.outcome)
+        lines = headers.from_upstream(answer.fields)
+        if answer.status == 401:
+            lines += _SCHEME
+        return self._respond(told.status, told.body, lines, exchange, told.outcome)
 
     async def _ask_v1(self, v1: Upstream, call: Call, exchange: Exchange, *, shadowed: bool = False) -> Response:
         request = call.head.request
@@ -317,12 +322,6 @@ def _unit_of(call: Call, listed: str | None) -> str:
 @cache
 def _unmapped_lines(fields: tuple[str, ...]) -> bytes:
     return write_lines((b"nox-unmapped", field.encode()) for field in fields)
-
-
-def _from_v2(answer: Answer) -> bytes:
-    """The header lines that come along with a translated answer. Every 401 names the scheme."""
-    lines = headers.from_upstream(answer.fields)
-    return lines + write_lines(CredentialError.fields) if answer.status == 401 else lines
 
 
 def _accepts_key(answer: Answer) -> bool:

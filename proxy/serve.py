@@ -6,6 +6,7 @@ one beside them answers the admin port for all: see `workers.py`.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -188,6 +189,8 @@ async def _serve_public(
     metrics.await_first_calls(rules)
 
     def started() -> None:
+        gc.collect()
+        gc.freeze()  # what stands by now stands for good: the collector need not look at it with each call's values
         metrics.ready(True)
         on_started()
 

@@ -28,7 +28,6 @@ from proxy.verify.calls import Reply
 from proxy.verify.run import Plan
 from proxy.wire.connection import Answer, AnswerHead
 from proxy.wire.direct import Known
-from proxy.wire.headers import ToUpstream
 from tests.ruled import rules_of
 
 SECRET = "secret-4711"
@@ -42,7 +41,7 @@ ANSWER = Answer(201, (LINE,), BYTES)
 ASKED = V1Request(SECRET, (SECRET,))
 RULES = rules_of()
 ENDPOINT = RULES.endpoints[0]
-HEAD = Head(RULES, ENDPOINT, REQUEST, CREDENTIAL, ToUpstream(()))
+HEAD = Head(ENDPOINT, REQUEST, CREDENTIAL, None, BYTES, b"/", BYTES, BYTES)
 MADE = VerifyCall((LINE,), BYTES)
 RECORDED = Recorded(path="/manufacturers/nox", body=SECRET)
 

@@ -143,18 +143,15 @@ class Metrics:
             self._cells[self._shadow_mismatches[endpoint, difference.field]] += 1
 
     def _finish_attempt(self, attempt: Attempt, now: float) -> None:
-        upstream = attempt.upstream
-        if attempt.failure == BreakerOpen.reason:  # nobody was asked
-            self._cells[self._failures[upstream, attempt.failure]] += 1
-            return
-        cells, durations = self._cells, self._upstream_durations[upstream,]
-        cells[durations + bisect_left(BUCKETS, attempt.seconds)] += 1
-        cells[durations + SUM] += attempt.seconds
-        if attempt.failure is None:
-            cells[self._last_answer[upstream,]] = now
-        else:
-            cells[self._failures[upstream, attempt.failure]] += 1
-            cells[self._last_failure[upstream,]] = now
+        cells, upstream, failure, seconds = self._cells, attempt.upstream, attempt.failure, attempt.seconds
+        if failure is not None:
+            cells[self._failures[upstream, failure]] += 1
+            if failure == BreakerOpen.reason:
+                return  # nobody was asked
+        durations = self._upstream_durations[upstream,]
+        cells[durations + bisect_left(BUCKETS, seconds)] += 1
+        cells[durations + SUM] += seconds
+        cells[(self._last_answer if failure is None else self._last_failure)[upstream,]] = now
         if attempt.is_retry:
             self._cells[self._retries[upstream,]] += 1
         if attempt.drifted:

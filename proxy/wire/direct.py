@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from proxy.contract.errors import CallerError, Part
-from proxy.contract.messages import Request, Response, gather, write_lines
+from proxy.contract.messages import Request, Response, gather
 from proxy.wire.alarm import Alarm
 from proxy.wire.driver import Drive
 from proxy.wire.protocol import ServerProtocol
@@ -69,13 +69,14 @@ class DirectProtocol(ServerProtocol):
     _is_whole = False
     _begun: tuple[Known, bytes] | None = None
     """A head that came without its body, which is to be the next packet. The parser has not heard of it."""
+    _has_more = False
+    """Something came behind the request that is being answered."""
     _drive: Drive[Response] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._known = self.heads.known
         self._peer = self.client[0] if self.client else None
-        self._defaults = write_lines(self.server_state.default_headers)
         self._own = cast(RequestResponseCycle, _Exchange())
         self._idle = Alarm(self.loop, self._close_at_rest)
         self._rests = not self._has_ended
@@ -100,7 +101,7 @@ class DirectProtocol(ServerProtocol):
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:
-        self._rests = False
+        self._rests, self._has_more = False, True
         super().data_received(data)
         self._alone = b""
         self._rests = self._is_at_rest()
@@ -109,9 +110,9 @@ class DirectProtocol(ServerProtocol):
 
     def _answer(self, known: Known, body: bytes) -> None:
         self._rests = False
-        self._unset_keepalive_if_required()
         if self._awaited is not None:
             self._await(None)
+        self._has_more = False
         self._own.response_complete, self._own.keep_alive = False, True
         self.cycle = self._running = self._own
         self._drive = drive = Drive(known.answer(body), self._finish)
@@ -122,26 +123,25 @@ class DirectProtocol(ServerProtocol):
     def _begin(self, known: Known, head: bytes) -> None:
         self._rests = False
         self._begun = known, head
-        self._unset_keepalive_if_required()
         self._await("body")
 
     def _finish(self, response: Response) -> None:
         if self.tasks:
             self.tasks.discard(cast("asyncio.Task[None]", self._drive))
-        self._drive = None
-        self._own.response_complete = True
-        if self._is_closing():
+        self._drive, own = None, self._own
+        own.response_complete = True
+        if self._lingers or self._wire.is_closing():
             return
-        stays = self._own.keep_alive and not response.close and not self.draining
-        end = b"\r\n" if stays else b"connection: close\r\n\r\n"
         start = STATUS_LINE[response.status]
-        self._wire.write(b"%b%b%b%b%b" % (start, self._defaults, response.lines, end, response.body))
-        if not stays:
+        if response.close or self.draining or not own.keep_alive:
+            self._wire.write(b"%b%bconnection: close\r\n\r\n%b" % (start, response.lines, response.body))
             self.transport.close()
-        if stays and self.cycle is self._own and not self._head_open and not self._held:
-            self._rest()
-        else:
+            return
+        self._wire.write(b"%b%b\r\n%b" % (start, response.lines, response.body))
+        if self._has_more:
             self.on_response_complete()
+        else:
+            self._rest()
 
     def _have_awaited(self) -> None:
         """The process ends only after what is under way, which is cancelled when its time is over."""

@@ -171,10 +171,10 @@ class _Lane:
     def give_back(self, connection: Connection | None = None) -> None:
         """A slot, to who waits longest if anybody does, with its connection if there came to be one."""
         if connection is not None:
-            if self._closed or not connection.reusable:
-                connection.close()
-            else:
+            if connection.reusable and not self._closed:
                 self.put_back(connection)
+            else:
+                connection.close()
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
