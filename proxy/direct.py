@@ -15,7 +15,8 @@ MOST_BYTES = 2_048
 class DirectDoor:
     """Keeps what follows from a head, so that a caller who says the same again is heard at once.
 
-    When there are too many all go: callers whose heads differ each time would drive out the others one by one.
+    When there are too many all go: callers whose heads differ each time would drive out the others one by one. And
+    `forget` is called now and then, so that no key outlasts its calls for long.
     """
 
     def __init__(self, pipeline: Pipeline, max_body_bytes: int) -> None:
@@ -26,8 +27,12 @@ class DirectDoor:
     def __repr__(self) -> str:
         return f"DirectDoor({len(self.known)} heads)"  # which hold keys
 
-    def forget(self, _: Rules) -> None:
+    def apply(self, _: Rules) -> None:
         """Other rules hold from now on."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Each head is judged anew when it comes again."""
         self.known.clear()
 
     def learn(self, head: bytes, request: Request, length: int) -> Known | None:

@@ -36,7 +36,7 @@ from proxy.telemetry.exchange import Exchange
 from proxy.telemetry.sinks import Telemetry
 from proxy.translation import to_v1
 from proxy.wire import headers
-from proxy.wire.connection import Answer
+from proxy.wire.answer import Answer
 from proxy.wire.headers import ToUpstream
 from proxy.wire.upstream import Upstream
 

@@ -6,7 +6,7 @@ from proxy.contract.envelope import failure, success
 from proxy.contract.errors import InvalidUpstreamResponse
 from proxy.contract.messages import Body
 from proxy.rules import Endpoint
-from proxy.wire.connection import Answer
+from proxy.wire.answer import Answer
 from proxy.wire.headers import is_coded
 
 

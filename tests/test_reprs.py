@@ -26,7 +26,7 @@ from proxy.translation import Translated
 from proxy.verify.calls import Call as VerifyCall
 from proxy.verify.calls import Reply
 from proxy.verify.run import Plan
-from proxy.wire.connection import Answer, AnswerHead
+from proxy.wire.answer import Answer, AnswerHead
 from proxy.wire.direct import Known
 from tests.ruled import rules_of
 

@@ -17,8 +17,7 @@ from proxy.contract.messages import Request, Response, gather
 from proxy.wire.alarm import Alarm
 from proxy.wire.driver import Drive
 from proxy.wire.protocol import ServerProtocol
-
-HEAD_END = b"\r\n\r\n"
+from proxy.wire.syntax import HEAD_END
 
 
 class Known(NamedTuple):

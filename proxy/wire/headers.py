@@ -13,7 +13,7 @@ from os import register_at_fork, urandom
 from proxy import __version__
 from proxy.contract.messages import Field, Fields, Request, gather, read_lines, write_lines
 from proxy.policy.deprecation import http_date
-from proxy.wire.connection import MOST_HEADS, Answer
+from proxy.wire.answer import MOST_HEADS, Answer
 
 PSEUDONYM = b"nox-proxy"
 """Our name in Via and Proxy-Status."""

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import httpx
 
-from proxy.wire.connection import Answer, AnswerHeads, Connection
+from proxy.wire.answer import Answer, AnswerHeads
+from proxy.wire.connection import Connection
 from proxy.wire.resolver import Resolver
 
 

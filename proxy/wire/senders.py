@@ -9,7 +9,8 @@ from typing import Protocol
 import httpx
 
 from proxy.contract.messages import read_lines
-from proxy.wire.connection import Answer, ResponseTooLarge
+from proxy.wire.answer import Answer
+from proxy.wire.connection import ResponseTooLarge
 from proxy.wire.pool import Connections, Limits, Pool
 from proxy.wire.transport import TransportName, origin_of, trust_for
 

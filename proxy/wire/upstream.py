@@ -25,7 +25,8 @@ from proxy.contract.errors import (
 )
 from proxy.policy.breaker import Breaker, BreakerRule, Verdict
 from proxy.policy.retry import RetryBudget
-from proxy.wire.connection import Answer, Disconnected, ResponseTooLarge
+from proxy.wire.answer import Answer
+from proxy.wire.connection import Disconnected, ResponseTooLarge
 from proxy.wire.pool import Connections, Limits
 from proxy.wire.senders import Sender
 
