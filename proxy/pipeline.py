@@ -218,7 +218,8 @@ class Pipeline:
     async def _ask_v2(self, call: Call, exchange: Exchange) -> Response:
         """Admission 14, which is v2's alone: v1 keeps every field. Then there and back (contract, "From v2")."""
         head, endpoint, v2 = call.head, call.head.endpoint, self._upstreams.v2
-        endpoint.change.refuse_unmapped(call.asked, endpoint.policies)
+        if endpoint.refuses_unmapped:
+            endpoint.change.refuse_unmapped(call.asked, endpoint.policies)
         message = _encode(endpoint.change.to_v2(call.asked))
         trace = exchange.ask(v2.name)
         lines = _v2_lines(head, exchange.request_id, message, head.trace_lines if trace is None else write_lines(trace))
@@ -226,7 +227,8 @@ class Pipeline:
         exchange.answered(answer.status)
         exchange.key_accepted = _accepts_key(answer)
         told = to_v1(endpoint, call.asked, answer, self._now())
-        exchange.attempts[-1].drifted = told.drifted
+        if told.drifted:
+            exchange.attempts[-1].drifted = True
         lines = headers.from_upstream(answer.fields)
         if answer.status == 401:
             lines += _SCHEME

@@ -74,8 +74,8 @@ def write_line(exchange: Exchange, seconds: float, now: float) -> bytes:
             exchange.fallback,
             exchange.status,
             None if exchange.outcome == "answered" else exchange.outcome,
-            _to_microseconds(seconds),
-            None if spent is None else _to_microseconds(spent),
+            int(seconds * 1e6) / 1e6,  # round() takes five times as long
+            None if spent is None else int(spent * 1e6) / 1e6,
         )
     )
 
@@ -97,10 +97,6 @@ def write_comparison(comparison: Comparison, now: float) -> bytes:
 @lru_cache(maxsize=2)
 def _written(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def _to_microseconds(seconds: float) -> float:
-    return int(seconds * 1e6) / 1e6  # round() takes five times as long
 
 
 class LineWriter:

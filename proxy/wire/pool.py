@@ -173,7 +173,10 @@ class _Lane:
         """A slot, to who waits longest if anybody does, with its connection if there came to be one."""
         if connection is not None:
             if connection.reusable and not self._closed:
-                self.put_back(connection)
+                connection.idle_since = self.time()
+                self._idle.append(connection)
+                if self._sweep is None:
+                    self._sweep_later(self._expiry)
             else:
                 connection.close()
         while self._waiting:
@@ -190,13 +193,6 @@ class _Lane:
                 return connection
             connection.close()
         return None
-
-    def put_back(self, connection: Connection) -> None:
-        """It is idle from now on."""
-        connection.idle_since = self.time()
-        self._idle.append(connection)
-        if self._sweep is None:
-            self._sweep_later(self._expiry)
 
     def close(self) -> None:
         self._closed = True

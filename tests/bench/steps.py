@@ -92,7 +92,8 @@ class Proxy:
         lane = pool._open_lane(Origin("http", "127.0.0.1", 9))
         connection = Connection(1_048_576, pool._known)
         connection.connection_made(cast(asyncio.Transport, Wire(end)))
-        lane.put_back(connection)
+        lane.active += 1
+        lane.give_back(connection)
         return connection
 
     def _caller_of(self, heads: DirectDoor, end: socket.socket) -> DirectProtocol:
