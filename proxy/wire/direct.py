@@ -248,6 +248,7 @@ class DirectProtocol(ServerProtocol):
 
     def _time_out(self, part: Part) -> None:
         self._postpone_no_longer()
+        self._await(None)  # its time is over, whatever the parser has just begun to wait for
         super()._time_out(part)
 
     def _end(self, error: CallerError) -> None:
