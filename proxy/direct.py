@@ -3,8 +3,8 @@
 from functools import partial
 
 from proxy.contract.messages import Request
-from proxy.head import Head
 from proxy.pipeline import Pipeline
+from proxy.rules import Rules
 from proxy.wire.direct import Known
 
 MOST_HEADS = 1_024
@@ -15,21 +15,25 @@ MOST_BYTES = 2_048
 class DirectDoor:
     """Keeps what follows from a head, so that a caller who says the same again is heard at once.
 
-    When there are too many all go: callers whose heads differ each time would drive out the others one by one.
+    When there are too many all go: callers whose heads differ each time would drive out the others one by one. And
+    `forget` is called now and then, so that no key outlasts its calls for long.
     """
 
     def __init__(self, pipeline: Pipeline, max_body_bytes: int) -> None:
         self._pipeline = pipeline
         self._max_body_bytes = max_body_bytes
-        self._known: dict[tuple[str | None, bytes], tuple[Head, Known]] = {}
+        self.known: dict[tuple[str | None, bytes], Known] = {}
 
     def __repr__(self) -> str:
-        return f"DirectDoor({len(self._known)} heads)"  # which hold keys
+        return f"DirectDoor({len(self.known)} heads)"  # which hold keys
 
-    def find(self, client: str | None, head: bytes) -> Known | None:
-        """What is known of a head, if it was judged by the rules that hold."""
-        found = self._known.get((client, head))
-        return found[1] if found is not None and self._pipeline.is_current(found[0]) else None
+    def apply(self, _: Rules) -> None:
+        """Other rules hold from now on."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Each head is judged anew when it comes again."""
+        self.known.clear()
 
     def learn(self, head: bytes, request: Request, length: int) -> Known | None:
         """Judges the head of a request with a body of `length` bytes. None: it is not for this door."""
@@ -39,7 +43,7 @@ class DirectDoor:
         answer, needs_body = partial(self._pipeline.answer_known, judged), partial(self._pipeline.needs_body, judged)
         known = Known(length, answer, needs_body)
         if len(head) <= MOST_BYTES:
-            if len(self._known) >= MOST_HEADS:
-                self._known.clear()
-            self._known[request.client, head] = judged, known
+            if len(self.known) >= MOST_HEADS:
+                self.known.clear()
+            self.known[request.client, head] = known
         return known

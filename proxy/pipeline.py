@@ -36,7 +36,7 @@ from proxy.telemetry.exchange import Exchange
 from proxy.telemetry.sinks import Telemetry
 from proxy.translation import to_v1
 from proxy.wire import headers
-from proxy.wire.connection import Answer
+from proxy.wire.answer import Answer
 from proxy.wire.headers import ToUpstream
 from proxy.wire.upstream import Upstream
 
@@ -53,6 +53,8 @@ _OURS = (
     + b"\r\n%b%b"
 )
 """The header lines of an answer of ours: the endpoint's and the answer's own come last."""
+_SCHEME = write_lines(CredentialError.fields)
+"""Every 401 names it."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -123,10 +125,6 @@ class Pipeline:
             return self._fail(error, exchange)
         finally:
             self._telemetry.finish(exchange)
-
-    def is_current(self, head: Head) -> bool:
-        """Whether a head was judged by the rules that hold."""
-        return head.rules is self._rules
 
     def needs_body(self, head: Head) -> bool:
         """False where the schedule refuses it now: such an answer does not wait for the body."""
@@ -220,7 +218,8 @@ class Pipeline:
     async def _ask_v2(self, call: Call, exchange: Exchange) -> Response:
         """Admission 14, which is v2's alone: v1 keeps every field. Then there and back (contract, "From v2")."""
         head, endpoint, v2 = call.head, call.head.endpoint, self._upstreams.v2
-        endpoint.change.refuse_unmapped(call.asked, endpoint.policies)
+        if endpoint.refuses_unmapped:
+            endpoint.change.refuse_unmapped(call.asked, endpoint.policies)
         message = _encode(endpoint.change.to_v2(call.asked))
         trace = exchange.ask(v2.name)
         lines = _v2_lines(head, exchange.request_id, message, head.trace_lines if trace is None else write_lines(trace))
@@ -228,8 +227,12 @@ class Pipeline:
         exchange.answered(answer.status)
         exchange.key_accepted = _accepts_key(answer)
         told = to_v1(endpoint, call.asked, answer, self._now())
-        exchange.attempts[-1].drifted = told.drifted
-        return self._respond(told.status, told.body, _from_v2(answer), exchange, told.outcome)
+        if told.drifted:
+            exchange.attempts[-1].drifted = True
+        lines = headers.from_upstream(answer.fields)
+        if answer.status == 401:
+            lines += _SCHEME
+        return self._respond(told.status, told.body, lines, exchange, told.outcome)
 
     async def _ask_v1(self, v1: Upstream, call: Call, exchange: Exchange, *, shadowed: bool = False) -> Response:
         request = call.head.request
@@ -321,12 +324,6 @@ def _unit_of(call: Call, listed: str | None) -> str:
 @cache
 def _unmapped_lines(fields: tuple[str, ...]) -> bytes:
     return write_lines((b"nox-unmapped", field.encode()) for field in fields)
-
-
-def _from_v2(answer: Answer) -> bytes:
-    """The header lines that come along with a translated answer. Every 401 names the scheme."""
-    lines = headers.from_upstream(answer.fields)
-    return lines + write_lines(CredentialError.fields) if answer.status == 401 else lines
 
 
 def _accepts_key(answer: Answer) -> bool:

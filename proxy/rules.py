@@ -28,6 +28,16 @@ class Endpoint:
         return self.deprecation.refuses
 
     @cached_property
+    def refuses_unmapped(self) -> bool:
+        """Whether any field that v2 has no room for is refused."""
+        return "reject" in self.policies.values()
+
+    @cached_property
+    def v2_target(self) -> bytes:
+        """Where v2 takes its calls, below its URL."""
+        return self.change.v2_path.encode()
+
+    @cached_property
     def announced(self) -> bytes:
         """The header lines of every answer on its paths."""
         return write_lines(self.deprecation.announce())

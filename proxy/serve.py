@@ -6,12 +6,14 @@ one beside them answers the admin port for all: see `workers.py`.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from socket import socket
@@ -48,6 +50,8 @@ from proxy.workers import Supervisor, Worker, obey_supervisor, outlast_workers
 
 STDOUT = 1
 SAMPLE_SECONDS = 1.0
+FORGET_SECONDS = 60.0
+"""How long a key may be kept after its last call, with the head that it came in."""
 ADMIN_LIMITS = CallerLimits(max_connections=1_000)
 OTHER_FILES = 64 + ADMIN_LIMITS.max_connections + LINGERERS
 """What a process may have open beside the connections that are set."""
@@ -188,6 +192,8 @@ async def _serve_public(
     metrics.await_first_calls(rules)
 
     def started() -> None:
+        gc.collect()
+        gc.freeze()  # what stands by now stands for good: the collector need not look at it with each call's values
         metrics.ready(True)
         on_started()
 
@@ -198,18 +204,19 @@ async def _serve_public(
     with _opened_telemetry(settings, metrics, turns) as telemetry:
         async with open_upstreams(settings, telemetry) as upstreams:
             pipeline = make_pipeline(settings, rules, upstreams, telemetry)
+            door = DirectDoor(pipeline, settings.max_body_bytes)
             server = Server(
                 PublicApp(pipeline),
                 listener,
                 refuse=pipeline.refuse,
-                heads=DirectDoor(pipeline, settings.max_body_bytes),
+                heads=door,
                 dates_answers=False,  # an upstream's answer may bring its own Date
                 limits=caller_limits(settings),
                 drain_seconds=settings.drain_seconds,
                 leave=leave,
             )
-            take = taker(settings, metrics.await_first_calls, pipeline.apply, *show)
-            async with _sampling(upstreams, server, metrics):
+            take = taker(settings, metrics.await_first_calls, pipeline.apply, door.apply, *show)
+            async with _sampling(upstreams, server, metrics), _each(FORGET_SECONDS, door.forget):
                 await run_servers(server, beside, obey=partial(obey, take), on_started=started, on_stop=stopping)
 
 
@@ -244,20 +251,29 @@ def _warn(file: Path | None, settings: Settings) -> None:
         _log.warning(warning)
 
 
-@contextlib.asynccontextmanager
-async def _sampling(upstreams: Upstreams, server: Server, metrics: Metrics) -> AsyncIterator[None]:
+def _sampling(upstreams: Upstreams, server: Server, metrics: Metrics) -> AbstractAsyncContextManager[None]:
     """Looks each second at what changes without a request too."""
 
-    async def sample() -> None:
-        while True:
-            for upstream in (upstreams.v1, upstreams.v2):
-                if upstream is not None:
-                    metrics.sample_upstream(upstream.name, upstream.state())
-            metrics.sample_callers(server.connections(), server.limits.max_connections)
-            await asyncio.sleep(SAMPLE_SECONDS)
+    def sample() -> None:
+        for upstream in (upstreams.v1, upstreams.v2):
+            if upstream is not None:
+                metrics.sample_upstream(upstream.name, upstream.state())
+        metrics.sample_callers(server.connections(), server.limits.max_connections)
 
-    sampler = asyncio.create_task(sample())
+    return _each(SAMPLE_SECONDS, sample)
+
+
+@contextlib.asynccontextmanager
+async def _each(seconds: float, act: Callable[[], None]) -> AsyncIterator[None]:
+    """At once, and again after each so many seconds."""
+
+    async def repeat() -> None:
+        while True:
+            act()
+            await asyncio.sleep(seconds)
+
+    task = asyncio.create_task(repeat())
     try:
         yield
     finally:
-        sampler.cancel()
+        task.cancel()

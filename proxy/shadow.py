@@ -21,7 +21,7 @@ from proxy.rules import Endpoint
 from proxy.telemetry.bugs import described
 from proxy.telemetry.exchange import Comparison, Verdict
 from proxy.translation import Translated, to_v1
-from proxy.wire.connection import Answer
+from proxy.wire.answer import Answer
 from proxy.wire.upstream import Upstream
 
 _log = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ from proxy.contract.envelope import failure, success
 from proxy.contract.errors import InvalidUpstreamResponse
 from proxy.contract.messages import Body
 from proxy.rules import Endpoint
-from proxy.wire.connection import Answer
+from proxy.wire.answer import Answer
+from proxy.wire.headers import is_coded
 
 
 class Translated(msgspec.Struct, frozen=True, gc=False):
@@ -25,9 +26,8 @@ class Translated(msgspec.Struct, frozen=True, gc=False):
 def to_v1(endpoint: Endpoint, asked: Body, answer: Answer, now: float) -> Translated:
     """`asked` is what the caller sent, `now` in Unix seconds. Raises InvalidUpstreamResponse."""
     status = answer.status
-    for name, value in answer.fields:
-        if name == b"content-encoding" and value.lower() != b"identity":
-            raise InvalidUpstreamResponse(reason="http_response_content_coding")
+    if is_coded(answer.fields):
+        raise InvalidUpstreamResponse(reason="http_response_content_coding")
     if 200 <= status < 300:
         told, drifted = endpoint.change.read_answer(answer.body)
         data = endpoint.change.to_v1(asked, told, endpoint.policies)

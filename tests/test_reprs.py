@@ -26,9 +26,8 @@ from proxy.translation import Translated
 from proxy.verify.calls import Call as VerifyCall
 from proxy.verify.calls import Reply
 from proxy.verify.run import Plan
-from proxy.wire.connection import Answer
+from proxy.wire.answer import Answer, AnswerHead
 from proxy.wire.direct import Known
-from proxy.wire.headers import ToUpstream
 from tests.ruled import rules_of
 
 SECRET = "secret-4711"
@@ -37,11 +36,12 @@ LINE = (b"x-api-key", BYTES)
 
 REQUEST = Request("POST", b"/?" + BYTES, gather([LINE]))
 CREDENTIAL = Credential(BYTES, "x-api-key", digest(BYTES))
+ANSWER_HEAD = AnswerHead(201, (LINE,), 2)
 ANSWER = Answer(201, (LINE,), BYTES)
 ASKED = V1Request(SECRET, (SECRET,))
 RULES = rules_of()
 ENDPOINT = RULES.endpoints[0]
-HEAD = Head(RULES, ENDPOINT, REQUEST, CREDENTIAL, ToUpstream(()))
+HEAD = Head(ENDPOINT, REQUEST, CREDENTIAL, None, BYTES, b"/", BYTES, BYTES)
 MADE = VerifyCall((LINE,), BYTES)
 RECORDED = Recorded(path="/manufacturers/nox", body=SECRET)
 
@@ -55,6 +55,7 @@ VALUES: tuple[object, ...] = (
     Response(201, write_lines((LINE,)), BYTES),
     CREDENTIAL,
     ANSWER,
+    ANSWER_HEAD,
     HEAD,
     Known(1, partial(answered, HEAD), bool),
     Call(HEAD, BYTES, ASKED),

@@ -12,7 +12,7 @@ from proxy.policy.deprecation import Brownout, Deprecation
 from proxy.telemetry.block import Block
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.sinks import Telemetry
-from proxy.wire.connection import Answer
+from proxy.wire.answer import Answer
 from proxy.wire.headers import ToUpstream
 from proxy.wire.pool import Limits
 from proxy.wire.upstream import Upstream

@@ -22,7 +22,7 @@ from proxy.policy.rollout import Rollout
 from proxy.rules import Endpoint
 from proxy.shadow import Bounds, Shadow, ShadowCall
 from proxy.telemetry.exchange import Comparison, Verdict
-from proxy.wire.connection import Answer
+from proxy.wire.answer import Answer
 from proxy.wire.pool import Limits
 from proxy.wire.senders import open_sender
 from proxy.wire.upstream import Upstream

@@ -6,7 +6,7 @@ from proxy.contract.changes.connect_nox_user import V1Request
 from proxy.contract.errors import InvalidUpstreamResponse
 from proxy.contract.messages import Field
 from proxy.translation import Translated, to_v1
-from proxy.wire.connection import Answer
+from proxy.wire.answer import Answer
 from tests.ruled import rules_of
 
 ENDPOINT = rules_of().endpoints[0]

@@ -1,6 +1,6 @@
 """Request, Response and Body: frozen values that know no framework. And header lines, as fields and as written."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -63,8 +63,11 @@ def read_lines(lines: bytes) -> tuple[Field, ...]:
     return tuple((name, value) for name, _, value in split)
 
 
-def gather(lines: Iterable[Field]) -> dict[bytes, tuple[bytes, ...]]:
+def gather(lines: Collection[Field]) -> dict[bytes, tuple[bytes, ...]]:
     """Header lines, their names in lower case, by name."""
+    single: dict[bytes, tuple[bytes, ...]] = {name: (value,) for name, value in lines}
+    if len(single) == len(lines):
+        return single
     gathered: dict[bytes, list[bytes]] = {}
     for name, value in lines:
         gathered.setdefault(name, []).append(value)

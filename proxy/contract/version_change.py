@@ -80,8 +80,11 @@ class VersionChange(Generic[Asked, Told]):
 
     def lost_fields(self, asked: Asked) -> tuple[str, ...]:
         """The unmapped fields that came with a value: what this call says and v2 will not keep."""
-        lost = [field for field in self.unmapped if getattr(asked, field)]
-        return tuple(lost)
+        lost: tuple[str, ...] = ()
+        for field in self.unmapped:
+            if getattr(asked, field):
+                lost += (field,)
+        return lost
 
     def read_answer(self, body: bytes) -> tuple[Told, bool]:
         """A 2xx body of v2's, and whether it drifted. Raises InvalidUpstreamResponse."""

@@ -63,7 +63,7 @@ class Breaker:
             self._judge_trial(verdict, now)
         elif verdict == "succeeded":
             self._in_a_row = 0
-            self._recent.count(now, calls=1)
+            self._recent.add(now)
         elif verdict == "failed":
             self._in_a_row += 1
             self._recent.count(now, calls=1, marked=1)

@@ -13,10 +13,8 @@ class RetryBudget:
 
     def __init__(self) -> None:
         self._recent = Window(SECONDS)
-
-    def call(self, now: float) -> None:
-        """A call was made."""
-        self._recent.count(now, calls=1)
+        self.call = self._recent.add
+        """A call was made, at the moment given."""
 
     def left(self, now: float) -> int:
         """How many may be tried again now."""

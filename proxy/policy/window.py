@@ -26,6 +26,13 @@ class Window:
         self.calls += calls
         self.marked += marked
 
+    def add(self, now: float) -> None:
+        """One call more: `count` for the hot path."""
+        if now >= self._slot_ends:
+            self._open_slot(int(now / self._slot_seconds))
+        self._slots[-1][1] += 1
+        self.calls += 1
+
     def clear(self) -> None:
         """Forgets all."""
         self._slots.clear()

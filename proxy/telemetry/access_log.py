@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import select
+import stat
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -19,6 +20,10 @@ from proxy.telemetry.exchange import Comparison, Exchange
 _log = logging.getLogger(__name__)
 
 MAX_WAITING_LINES = 10_000
+BATCH_SECONDS = 0.01
+"""How long a line may wait for others: each write costs more than many lines."""
+FILE_BYTES = 65_536
+"""In one write to a file, which takes what it is given."""
 RETRY_SECONDS = 0.05
 CLOSE_SECONDS = 1.0
 
@@ -69,8 +74,8 @@ def write_line(exchange: Exchange, seconds: float, now: float) -> bytes:
             exchange.fallback,
             exchange.status,
             None if exchange.outcome == "answered" else exchange.outcome,
-            _to_microseconds(seconds),
-            None if spent is None else _to_microseconds(spent),
+            int(seconds * 1e6) / 1e6,  # round() takes five times as long
+            None if spent is None else int(spent * 1e6) / 1e6,
         )
     )
 
@@ -94,15 +99,11 @@ def _written(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def _to_microseconds(seconds: float) -> float:
-    return int(seconds * 1e6) / 1e6  # round() takes five times as long
-
-
 class LineWriter:
-    """Lines to a file descriptor, those of one turn of the event loop together, and never a wait for its reader.
+    """Lines to a file descriptor, those of a moment together, and never a wait for its reader.
 
-    A ready pipe or socket takes PIPE_BUF bytes at once (poll(2), pipe(7)), so no write is larger. What a slow
-    reader leaves is kept up to MAX_WAITING_LINES; beyond that lines are lost, never calls.
+    A ready pipe or socket takes PIPE_BUF bytes at once (poll(2), pipe(7)), so no write is larger, but to a file. What
+    a slow reader leaves is kept up to MAX_WAITING_LINES; beyond that lines are lost, never calls.
 
     Processes that share the descriptor take turns, or one would take the room that another has just seen. `turns`
     is a file whose lock goes from one to the next; a process that is killed gives it up.
@@ -110,6 +111,7 @@ class LineWriter:
 
     def __init__(self, descriptor: int, turns: int | None = None) -> None:
         self._descriptor = descriptor
+        self._most_bytes = FILE_BYTES if stat.S_ISREG(os.fstat(descriptor).st_mode) else select.PIPE_BUF
         self._turns = turns
         self._writable = select.poll()
         self._writable.register(descriptor, select.POLLOUT)
@@ -125,7 +127,7 @@ class LineWriter:
         self._waiting.append(line)
         if not self._flushes:
             self._flushes = True
-            asyncio.get_running_loop().call_soon(self._flush_and_retry)
+            asyncio.get_running_loop().call_later(BATCH_SECONDS, self._flush_and_retry)
 
     def flush(self) -> bool:
         """Writes what its reader takes now. False where another process has the turn."""
@@ -179,7 +181,9 @@ class LineWriter:
 
     def _next_write(self) -> bytes:
         """The lines that fit into one write; one that never would is cut."""
-        data = self._waiting.popleft()[: select.PIPE_BUF - 1] + b"\n"
-        while self._waiting and len(data) + len(self._waiting[0]) < select.PIPE_BUF:
-            data += self._waiting.popleft() + b"\n"
-        return data
+        waiting, lines = self._waiting, [self._waiting.popleft()[: self._most_bytes - 1]]
+        room = self._most_bytes - len(lines[0]) - 1
+        while waiting and len(waiting[0]) < room:
+            lines.append(waiting.popleft())
+            room -= len(lines[-1]) + 1
+        return b"\n".join((*lines, b""))

@@ -53,6 +53,8 @@ class Exchange(msgspec.Struct, gc=False):
     fallback: str | None = None
     """Why v2 took nothing of the call, where it went on to v1."""
     unmapped: tuple[str, ...] = ()
+    upstream: str = "none"
+    """Who was asked last."""
     status: int = 500
     outcome: str = "crashed"
     """`answered`, or the `error_code` that the caller got."""
@@ -64,6 +66,7 @@ class Exchange(msgspec.Struct, gc=False):
 
     def ask(self, upstream: str) -> Iterable[Field] | None:
         """An upstream is asked; returns the header lines that carry the trace on, None where tracing is off."""
+        self.upstream = upstream
         self.attempts.append(Attempt(upstream))
         return None if self.trace is None else self.trace.send(upstream)
 
@@ -83,11 +86,6 @@ class Exchange(msgspec.Struct, gc=False):
             attempt.failure = reason
             if attempt.status is None:
                 attempt.seconds = perf_counter() - attempt.started
-
-    @property
-    def upstream(self) -> str:
-        """Who was asked last; `none` where nobody was."""
-        return self.attempts[-1].upstream if self.attempts else "none"
 
 
 Verdict = Literal["match", "mismatch", "v1_error", "v2_error", "dropped"]

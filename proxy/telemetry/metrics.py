@@ -20,6 +20,10 @@ _Kind = tuple[str, str, str, int, str | None, tuple[str, ...]]
 are those of HTTP, and all else is ours, so there are not many kinds."""
 
 
+SUM = len(BUCKETS) + 1
+"""Where a histogram's sum stands: its first cells are the buckets, and what is above them."""
+
+
 class _Counts(NamedTuple):
     """Their cells: those that count one more, the first of the histogram, and of the last call's time if it counts."""
 
@@ -79,13 +83,14 @@ class Metrics:
         scheme = credential.scheme if credential else None
         caller, upstream = exchange.manufacturer, exchange.upstream
         kind = (exchange.endpoint, caller, upstream, exchange.status, scheme, exchange.unmapped)
-        counts = self._counts.get(kind) or self._find_counts(kind)
+        calls, durations, last_seen = self._counts.get(kind) or self._find_counts(kind)
         cells[self._in_progress] -= 1
-        for cell in counts.calls:
+        for cell in calls:
             cells[cell] += 1
-        self._observe(counts.durations, seconds)
-        if counts.last_seen:
-            cells[counts.last_seen] = now
+        cells[durations + bisect_left(BUCKETS, seconds)] += 1
+        cells[durations + SUM] += seconds
+        if last_seen:
+            cells[last_seen] = now
         for attempt in exchange.attempts:
             self._finish_attempt(attempt, now)
         if exchange.fallback:
@@ -138,25 +143,19 @@ class Metrics:
             self._cells[self._shadow_mismatches[endpoint, difference.field]] += 1
 
     def _finish_attempt(self, attempt: Attempt, now: float) -> None:
-        upstream = attempt.upstream
-        if attempt.failure == BreakerOpen.reason:  # nobody was asked
-            self._cells[self._failures[upstream, attempt.failure]] += 1
-            return
-        self._observe(self._upstream_durations[upstream,], attempt.seconds)
-        if attempt.failure is None:
-            self._cells[self._last_answer[upstream,]] = now
-        else:
-            self._cells[self._failures[upstream, attempt.failure]] += 1
-            self._cells[self._last_failure[upstream,]] = now
+        cells, upstream, failure, seconds = self._cells, attempt.upstream, attempt.failure, attempt.seconds
+        if failure is not None:
+            cells[self._failures[upstream, failure]] += 1
+            if failure == BreakerOpen.reason:
+                return  # nobody was asked
+        durations = self._upstream_durations[upstream,]
+        cells[durations + bisect_left(BUCKETS, seconds)] += 1
+        cells[durations + SUM] += seconds
+        cells[(self._last_answer if failure is None else self._last_failure)[upstream,]] = now
         if attempt.is_retry:
             self._cells[self._retries[upstream,]] += 1
         if attempt.drifted:
             self._cells[self._drift[upstream, "unknown_field"]] += 1
-
-    def _observe(self, first: int, value: float) -> None:
-        """Adds to a histogram: a cell a bucket, one for what is above them, one for the sum."""
-        self._cells[first + bisect_left(BUCKETS, value)] += 1
-        self._cells[first + len(BUCKETS) + 1] += value
 
 
 def forget_running(block: Block) -> None:

@@ -26,10 +26,8 @@ class Telemetry:
         self._metrics = metrics
         self._write = write
         self._spans = spans
-
-    def begin(self) -> None:
+        self.begin = metrics.begin
         """A request has come."""
-        self._metrics.begin()
 
     def trace(self, request: Request) -> Optional["Trace"]:
         """Its spans, for its exchange to hold; None where tracing is off."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import httpx
 
 from proxy.contract.messages import Field, write_lines
-from proxy.wire.connection import Answer
+from proxy.wire.answer import Answer
 from proxy.wire.pool import Limits, Pool
 from proxy.wire.senders import PoolSender
 from proxy.wire.transport import check_url, origin_of, tls_context

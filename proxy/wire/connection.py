@@ -2,30 +2,19 @@
 
 import asyncio
 import select
-from typing import NamedTuple, cast
+from typing import cast
 
 import httptools
 import httpx
-import msgspec
 
 from proxy.contract.messages import Field
 from proxy.wire.alarm import Alarm
+from proxy.wire.answer import MOST_HEADS, Answer, AnswerHead, AnswerHeads
 from proxy.wire.driver import Wait
+from proxy.wire.syntax import HEAD_END
 
-HEAD_END = b"\r\n\r\n"
 MAX_HEAD_BYTES = 65_536
 """Status line and header block of an answer, with all 1xx answers before it."""
-
-
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """An upstream's whole answer. Names are in lower case."""
-
-    status: int
-    fields: tuple[Field, ...]
-    body: bytes
-
-    def __repr__(self) -> str:
-        return f"Answer({self.status}, {len(self.body)} bytes)"
 
 
 class Disconnected(httpx.RemoteProtocolError):
@@ -34,22 +23,6 @@ class Disconnected(httpx.RemoteProtocolError):
 
 class ResponseTooLarge(httpx.RemoteProtocolError):
     """The body exceeds `max_response_bytes`."""
-
-
-class AnswerHead(NamedTuple):
-    """The head of an answer that came whole in one packet and left its connection fit for another."""
-
-    status: int
-    fields: tuple[Field, ...]
-    length: int
-    """Of its body."""
-
-
-AnswerHeads = dict[bytes, AnswerHead]
-"""By their bytes. A head that was parsed once needs no parser when it comes again: most differ from each other in
-their Date alone."""
-MOST_HEADS = 256
-"""When there are so many, all go."""
 
 
 class Connection(asyncio.Protocol):

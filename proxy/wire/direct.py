@@ -7,18 +7,17 @@ whoever judges it, it would be the same.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import NamedTuple, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from proxy.contract.errors import CallerError, Part
-from proxy.contract.messages import Request, Response, gather, write_lines
+from proxy.contract.messages import Request, Response, gather
 from proxy.wire.alarm import Alarm
 from proxy.wire.driver import Drive
 from proxy.wire.protocol import ServerProtocol
-
-HEAD_END = b"\r\n\r\n"
+from proxy.wire.syntax import HEAD_END
 
 
 class Known(NamedTuple):
@@ -32,9 +31,11 @@ class Known(NamedTuple):
 
 
 class Heads(Protocol):
-    """The heads that are known, by the caller's address and their bytes."""
+    """The heads that are known."""
 
-    def find(self, client: str | None, head: bytes) -> Known | None: ...
+    @property
+    def known(self) -> Mapping[tuple[str | None, bytes], Known]:
+        """By the caller's address and their bytes."""
 
     def learn(self, head: bytes, request: Request, length: int) -> Known | None:
         """None for a request that has to go ASGI's way."""
@@ -67,12 +68,14 @@ class DirectProtocol(ServerProtocol):
     _is_whole = False
     _begun: tuple[Known, bytes] | None = None
     """A head that came without its body, which is to be the next packet. The parser has not heard of it."""
+    _has_more = False
+    """Something came behind the request that is being answered."""
     _drive: Drive[Response] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self._known = self.heads.known
         self._peer = self.client[0] if self.client else None
-        self._defaults = write_lines(self.server_state.default_headers)
         self._own = cast(RequestResponseCycle, _Exchange())
         self._idle = Alarm(self.loop, self._close_at_rest)
         self._rests = not self._has_ended
@@ -80,7 +83,7 @@ class DirectProtocol(ServerProtocol):
     def data_received(self, data: bytes) -> None:
         if self._rests and not self.flow.write_paused:
             end = data.find(HEAD_END) + len(HEAD_END)
-            known = self.heads.find(self._peer, data[:end])
+            known = self._known.get((self._peer, data[:end]))
             if known is not None and len(data) == end + known.length:
                 self._answer(known, data[end:])
                 return
@@ -97,7 +100,7 @@ class DirectProtocol(ServerProtocol):
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:
-        self._rests = False
+        self._rests, self._has_more = False, True
         super().data_received(data)
         self._alone = b""
         self._rests = self._is_at_rest()
@@ -106,9 +109,9 @@ class DirectProtocol(ServerProtocol):
 
     def _answer(self, known: Known, body: bytes) -> None:
         self._rests = False
-        self._unset_keepalive_if_required()
         if self._awaited is not None:
             self._await(None)
+        self._has_more = False
         self._own.response_complete, self._own.keep_alive = False, True
         self.cycle = self._running = self._own
         self._drive = drive = Drive(known.answer(body), self._finish)
@@ -119,27 +122,25 @@ class DirectProtocol(ServerProtocol):
     def _begin(self, known: Known, head: bytes) -> None:
         self._rests = False
         self._begun = known, head
-        self._unset_keepalive_if_required()
         self._await("body")
 
     def _finish(self, response: Response) -> None:
         if self.tasks:
             self.tasks.discard(cast("asyncio.Task[None]", self._drive))
-        self._drive = None
-        self._own.response_complete = True
-        if self._is_closing():
+        self._drive, own = None, self._own
+        own.response_complete = True
+        if self._lingers or self._wire.is_closing():
             return
-        stays = self._own.keep_alive and not response.close and not self.draining
-        end = b"\r\n" if stays else b"connection: close\r\n\r\n"
         start = STATUS_LINE[response.status]
-        self._wire.write(b"%b%b%b%b%b" % (start, self._defaults, response.lines, end, response.body))
-        if not stays:
+        if response.close or self.draining or not own.keep_alive:
+            self._wire.write(b"%b%bconnection: close\r\n\r\n%b" % (start, response.lines, response.body))
             self.transport.close()
-        if stays and self.cycle is self._own and not self._head_open and not self._held:
-            self.server_state.total_requests += 1
-            self._rest()
-        else:
+            return
+        self._wire.write(b"%b%b\r\n%b" % (start, response.lines, response.body))
+        if self._has_more:
             self.on_response_complete()
+        else:
+            self._rest()
 
     def _have_awaited(self) -> None:
         """The process ends only after what is under way, which is cancelled when its time is over."""
@@ -247,6 +248,7 @@ class DirectProtocol(ServerProtocol):
 
     def _time_out(self, part: Part) -> None:
         self._postpone_no_longer()
+        self._await(None)  # its time is over, whatever the parser has just begun to wait for
         super()._time_out(part)
 
     def _end(self, error: CallerError) -> None:

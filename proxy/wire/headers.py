@@ -13,7 +13,7 @@ from os import register_at_fork, urandom
 from proxy import __version__
 from proxy.contract.messages import Field, Fields, Request, gather, read_lines, write_lines
 from proxy.policy.deprecation import http_date
-from proxy.wire.connection import Answer
+from proxy.wire.answer import MOST_HEADS, Answer
 
 PSEUDONYM = b"nox-proxy"
 """Our name in Via and Proxy-Status."""
@@ -211,7 +211,14 @@ def _valid(fields: Fields, name: bytes) -> bytes | None:
     return value if value and _VALUE.fullmatch(value) else None
 
 
-def from_upstream(fields: Iterable[Field]) -> bytes:
+@lru_cache(maxsize=MOST_HEADS)
+def is_coded(fields: tuple[Field, ...]) -> bool:
+    """Whether an upstream's body is compressed, though that was not asked for."""
+    return any(name == b"content-encoding" and value.lower() != b"identity" for name, value in fields)
+
+
+@lru_cache(maxsize=MOST_HEADS)
+def from_upstream(fields: tuple[Field, ...]) -> bytes:
     """What of v2's header the caller gets: `retry-after` and the rate limits."""
     lines = b""
     for name, value in fields:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import httpx
 
-from proxy.wire.connection import Answer, AnswerHeads, Connection
+from proxy.wire.answer import Answer, AnswerHeads
+from proxy.wire.connection import Connection
 from proxy.wire.resolver import Resolver
 
 
@@ -171,10 +172,13 @@ class _Lane:
     def give_back(self, connection: Connection | None = None) -> None:
         """A slot, to who waits longest if anybody does, with its connection if there came to be one."""
         if connection is not None:
-            if self._closed or not connection.reusable:
-                connection.close()
+            if connection.reusable and not self._closed:
+                connection.idle_since = self.time()
+                self._idle.append(connection)
+                if self._sweep is None:
+                    self._sweep_later(self._expiry)
             else:
-                self.put_back(connection)
+                connection.close()
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -189,13 +193,6 @@ class _Lane:
                 return connection
             connection.close()
         return None
-
-    def put_back(self, connection: Connection) -> None:
-        """It is idle from now on."""
-        connection.idle_since = self.time()
-        self._idle.append(connection)
-        if self._sweep is None:
-            self._sweep_later(self._expiry)
 
     def close(self) -> None:
         self._closed = True

@@ -3,12 +3,14 @@
 import asyncio
 import ssl
 from collections.abc import Awaitable
+from functools import lru_cache
 from typing import Protocol
 
 import httpx
 
 from proxy.contract.messages import read_lines
-from proxy.wire.connection import Answer, ResponseTooLarge
+from proxy.wire.answer import Answer
+from proxy.wire.connection import ResponseTooLarge
 from proxy.wire.pool import Connections, Limits, Pool
 from proxy.wire.transport import TransportName, origin_of, trust_for
 
@@ -42,13 +44,16 @@ class PoolSender:
         self._origin = origin_of(parsed)
         self._base = parsed.raw_path.rstrip(b"/")
         self._host = parsed.netloc
+        self._start = lru_cache(maxsize=64)(self._write_start)
 
     def send(
         self, method: bytes, target: bytes, lines: bytes, body: bytes, limits: Limits | None = None
     ) -> Awaitable[Answer]:
-        target = _below(self._base, target)
-        message = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b\r\n%b" % (method, target, self._host, lines, body)
+        message = b"%b%b\r\n%b" % (self._start(method, target), lines, body)
         return self._pool.exchange(self._origin, message, limits=limits, without_body=method == b"HEAD")
+
+    def _write_start(self, method: bytes, target: bytes) -> bytes:
+        return b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method, _below(self._base, target), self._host)
 
     def connections(self) -> Connections:
         return self._pool.connections()

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from proxy.contract.errors import ExpectationFailed, MalformedMessage
 
+HEAD_END = b"\r\n\r\n"
+"""The empty line behind the last field (RFC 9112, section 2.1)."""
+
 _HOST = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::\d*)?")
 """RFC 3986, section 3.2.2, without the comma, which would read as two hosts in x-forwarded-host."""
 _ABSOLUTE = re.compile(rb"https?://(?P<host>[^:/?][^/?]*)(?P<path>.*)", re.IGNORECASE | re.DOTALL)

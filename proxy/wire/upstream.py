@@ -25,7 +25,8 @@ from proxy.contract.errors import (
 )
 from proxy.policy.breaker import Breaker, BreakerRule, Verdict
 from proxy.policy.retry import RetryBudget
-from proxy.wire.connection import Answer, Disconnected, ResponseTooLarge
+from proxy.wire.answer import Answer
+from proxy.wire.connection import Disconnected, ResponseTooLarge
 from proxy.wire.pool import Connections, Limits
 from proxy.wire.senders import Sender
 
@@ -90,7 +91,8 @@ class Upstream:
             verdict = _verdict_of(fault)
             raise
         finally:
-            self._tell(admitted, verdict)
+            if self._breaker.tell(admitted, verdict, monotonic()):
+                self._say_turned()
 
     def state(self) -> UpstreamState:
         """As it is now."""
@@ -123,11 +125,8 @@ class Upstream:
             return False
         return not self._breaker.is_open and self._budget.take(monotonic())
 
-    def _tell(self, admitted: int, verdict: Verdict) -> None:
-        if self._breaker.tell(admitted, verdict, monotonic()):
-            _log.warning(
-                "breaker of %s: %s", self.name, "open, it fails too often" if self._breaker.is_open else "closed"
-            )
+    def _say_turned(self) -> None:
+        _log.warning("breaker of %s: %s", self.name, "open, it fails too often" if self._breaker.is_open else "closed")
 
 
 def _verdict_of(fault: UpstreamError) -> Verdict:

@@ -11,7 +11,8 @@ import h11
 import httpx
 
 from proxy.contract.errors import UpstreamError
-from proxy.wire.connection import Answer, AnswerHeads, Connection
+from proxy.wire.answer import Answer, AnswerHeads
+from proxy.wire.connection import Connection
 from proxy.wire.upstream import fault_of
 from tests.fuzz.inputs import Check, Target, splits
 

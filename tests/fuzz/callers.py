@@ -17,7 +17,7 @@ from proxy.rules import Rules
 from proxy.telemetry.block import Block
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.sinks import Telemetry
-from proxy.wire.connection import Answer
+from proxy.wire.answer import Answer
 from proxy.wire.headers import ToUpstream
 from proxy.wire.listener import address_of, bind
 from proxy.wire.pool import Limits

@@ -37,6 +37,7 @@ def sample_v2(metrics: Metrics, active: int | None = 2, idle: int | None = 3, *,
 def exchange(**fields: object) -> Exchange:
     """A call of acme's that v2 answered, but for `fields`."""
     made = Exchange(b"id-1", endpoint=ENDPOINT, credential=KEY, listed="acme", attempts=[Attempt("v2", 0.5, 201)])
+    made.upstream = "v2"
     made.status, made.outcome = 201, "answered"
     for name, value in fields.items():
         setattr(made, name, value)
@@ -121,8 +122,10 @@ def test_a_successor_keeps_the_counts_and_forgets_what_was_going_on() -> None:
     killed.begin()
     sample_v2(killed, 1, 0, breaker_open=True)
     killed.sample_callers(7, limit=50)
-    killed.finish(exchange(attempts=[], timed_out="header", status=408), seconds=0.2, now=1.0)
-    killed.finish(exchange(attempts=[], outcome="too_many_connections", status=503), seconds=0.2, now=1.0)
+    killed.finish(exchange(attempts=[], upstream="none", timed_out="header", status=408), seconds=0.2, now=1.0)
+    killed.finish(
+        exchange(attempts=[], upstream="none", outcome="too_many_connections", status=503), seconds=0.2, now=1.0
+    )
     killed.draining(True)
     successor = Metrics(block)
     assert not Scrape([block], rules_of(), lambda: 0.0).is_ready()

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from proxy.contract.messages import Field
+from proxy.wire.answer import Answer
 from proxy.wire.client import Client
-from proxy.wire.connection import Answer
 
 Break = Callable[[Answer], Answer | None]
 """Changes an answer; None closes the connection instead."""

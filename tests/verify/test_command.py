@@ -16,7 +16,7 @@ from typer.testing import Result
 from proxy.verify.checks import CHECKS
 from proxy.verify.report import Report
 from proxy.verify.run import Plan, Run
-from proxy.wire.connection import Answer
+from proxy.wire.answer import Answer
 from tests.processes import ROOT, Proxy, Simulator
 from tests.verify.relay import Relay, edited
 from tests.verify.runs import KEY, report_of, verify

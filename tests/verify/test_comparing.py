@@ -11,7 +11,7 @@ from typer.testing import Result
 
 from proxy.verify.calls import Call, Reply
 from proxy.verify.comparing import compare_replies, latency
-from proxy.wire.connection import Answer
+from proxy.wire.answer import Answer
 from tests.processes import Proxy, Simulator, call
 from tests.verify.relay import (
     Relay,

@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from proxy.wire.connection import MAX_HEAD_BYTES, Answer, Disconnected, ResponseTooLarge
+from proxy.wire.answer import Answer
+from proxy.wire.connection import MAX_HEAD_BYTES, Disconnected, ResponseTooLarge
 from proxy.wire.pool import Limits, Origin, Pool
 from tests.wire.servers import (
     OK,

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.contract.errors import BreakerOpen, UpstreamConnectTimeout, UpstreamError, UpstreamUnavailable
 from proxy.policy.breaker import BreakerRule
-from proxy.wire.connection import Answer
+from proxy.wire.answer import Answer
 from proxy.wire.pool import Limits
 from proxy.wire.senders import open_sender
 from proxy.wire.upstream import Upstream

@@ -23,7 +23,8 @@ from proxy.contract.errors import (
     UpstreamUnavailable,
 )
 from proxy.contract.messages import Field, write_lines
-from proxy.wire.connection import Answer, Disconnected, ResponseTooLarge
+from proxy.wire.answer import Answer
+from proxy.wire.connection import Disconnected, ResponseTooLarge
 from proxy.wire.pool import Limits
 from proxy.wire.senders import open_sender
 from proxy.wire.upstream import Upstream, fault_of
