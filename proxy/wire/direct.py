@@ -246,6 +246,10 @@ class DirectProtocol(ServerProtocol):
         self._have_awaited()
         super().drain()
 
+    def _close_idle(self) -> None:
+        self._postpone_no_longer()
+        super()._close_idle()
+
     def _time_out(self, part: Part) -> None:
         self._postpone_no_longer()
         self._await(None)  # its time is over, whatever the parser has just begun to wait for
