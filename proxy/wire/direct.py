@@ -213,7 +213,9 @@ class DirectProtocol(ServerProtocol):
         return self.heads.learn(head, request, length)
 
     def _announced_length(self) -> int:
-        return next((int(value) for name, value in self.headers if name == b"content-length"), 0)
+        """It may have more digits than Python reads, but they are zeros: the parser has seen to it."""
+        digits = next((value for name, value in self.headers if name == b"content-length"), b"").lstrip(b"0")
+        return int(digits or b"0")
 
     def _postpone_no_longer(self) -> None:
         """The request goes ASGI's way after all."""
