@@ -96,8 +96,17 @@ class DirectProtocol(ServerProtocol):
             if len(data) == known.length:
                 self._answer(known, data)
                 return
-            data = head + data
+            self._parse_begun(head + data)
+            return
         self._parse(data)
+
+    def _parse_begun(self, data: bytes) -> None:
+        """Its body has no more time for that."""
+        until = self._timer.when() if self._timer is not None else 0.0
+        self._parse(data)
+        if self._timer is not None and self._awaited == "body" and self._running is self.cycle:
+            self._timer.cancel()
+            self._timer = self.loop.call_at(until, self._time_out, "body")
 
     def _parse(self, data: bytes) -> None:
         self._rests, self._has_more = False, True
@@ -221,7 +230,7 @@ class DirectProtocol(ServerProtocol):
         """The request goes ASGI's way after all."""
         if self._begun is not None:
             (_, head), self._begun = self._begun, None
-            self._parse(head)
+            self._parse_begun(head)
         if self._postponed is None:
             return
         pieces, self._postponed = self._postponed, None
