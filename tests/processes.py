@@ -284,11 +284,11 @@ def unread(caller: socket.socket) -> bool:
 
 
 class Wire:
-    """A raw connection to the proxy, for what no client library would send."""
+    """A raw connection to the proxy, for what no client library would send. `source`: its own address."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, source: str = "127.0.0.1") -> None:
         host, _, port = address.rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), DEADLINE)
+        self._socket = socket.create_connection((host, int(port)), DEADLINE, (source, 0))
         self._rest = b""
 
     def __enter__(self) -> Self:
