@@ -27,6 +27,10 @@ class DirectDoor:
     def __repr__(self) -> str:
         return f"DirectDoor({len(self.known)} heads)"  # which hold keys
 
+    def settle(self) -> None:
+        """The calls of one stage have gone as far as they could."""
+        self._pipeline.settle()
+
     def apply(self, _: Rules) -> None:
         """Other rules hold from now on."""
         self.forget()

@@ -114,7 +114,7 @@ class Pipeline:
             self._telemetry.finish(exchange)
 
     async def answer_known(self, head: Head, body: bytes) -> Response:
-        """The same for a whole request whose head is known."""
+        """The same for a whole request whose head is known. It is counted with others by `settle`."""
         exchange = Exchange(head.request_id or headers.new_request_id())
         self._telemetry.begin()
         try:
@@ -124,7 +124,11 @@ class Pipeline:
         except BaseException as error:
             return self._fail(error, exchange)
         finally:
-            self._telemetry.finish(exchange)
+            self._telemetry.put_off(exchange)
+
+    def settle(self) -> None:
+        """Counts and logs the calls that `answer_known` has answered; to come before the answers leave."""
+        self._telemetry.flush()
 
     def needs_body(self, head: Head) -> bool:
         """False where the schedule refuses it now: such an answer does not wait for the body."""

@@ -26,6 +26,7 @@ class Telemetry:
         self._metrics = metrics
         self._write = write
         self._spans = spans
+        self._finished: list[tuple[Exchange, float]] = []
         self.begin = metrics.begin
         """A request has come."""
 
@@ -35,12 +36,26 @@ class Telemetry:
 
     def finish(self, exchange: Exchange) -> None:
         """A request is over, whatever became of it."""
-        seconds, now = perf_counter() - exchange.started, time()
-        self._metrics.finish(exchange, seconds, now)
-        if self._write is not None:
-            self._write(write_line(exchange, seconds, now))
+        self.put_off(exchange)
+        self.flush()
+
+    def put_off(self, exchange: Exchange) -> None:
+        """The same for one of several: all are counted and logged by `flush`, which is to come before their answers."""
+        self._finished.append((exchange, perf_counter() - exchange.started))
         if exchange.trace is not None:
             exchange.trace.finish(exchange)
+
+    def flush(self) -> None:
+        """Counts and logs what is over."""
+        if not self._finished:
+            return
+        finished, self._finished = self._finished, []
+        now = time()
+        for exchange, seconds in finished:
+            self._metrics.finish(exchange, seconds, now)
+        if self._write is not None:
+            for exchange, seconds in finished:
+                self._write(write_line(exchange, seconds, now))
 
     def compare(self, comparison: Comparison) -> None:
         """The shadow has found something."""

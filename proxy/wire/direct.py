@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from proxy.contract.errors import CallerError, Part
 from proxy.contract.messages import Request, Response, gather
 from proxy.wire.alarm import Alarm
-from proxy.wire.driver import Drive
+from proxy.wire.driver import Drive, Stage
 from proxy.wire.protocol import ServerProtocol
 from proxy.wire.syntax import HEAD_END
 
@@ -40,6 +40,9 @@ class Heads(Protocol):
     def learn(self, head: bytes, request: Request, length: int) -> Known | None:
         """None for a request that has to go ASGI's way."""
 
+    def settle(self) -> None:
+        """The requests of one stage have gone as far as they could; their answers have not left yet."""
+
 
 class _Exchange:
     """In the place of uvicorn's request, which a connection has one of at a time."""
@@ -58,6 +61,8 @@ class DirectProtocol(ServerProtocol):
     """Takes a request the direct way where it can."""
 
     heads: Heads
+    requests: Stage
+    answers: Stage
 
     _rests = False
     """Nothing is under way, begun or owed."""
@@ -123,10 +128,10 @@ class DirectProtocol(ServerProtocol):
         self._has_more = False
         self._own.response_complete, self._own.keep_alive = False, True
         self.cycle = self._running = self._own
-        self._drive = drive = Drive(known.answer(body), self._finish)
+        self._drive = drive = Drive(known.answer(body), self._finish, self.answers)
         if self.draining:
             self._have_awaited()
-        drive.go_on()
+        self.requests.add(drive.go_on)
 
     def _begin(self, known: Known, head: bytes) -> None:
         self._rests = False

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from proxy.wire.direct import DirectProtocol, Heads
+from proxy.wire.driver import Stage
 from proxy.wire.listener import BACKLOG, accept_waiting, turn_away_newcomers
 from proxy.wire.protocol import Refuse, ServerProtocol, refuse_plainly
 
@@ -19,6 +20,9 @@ MOMENT = 0.05
 """The share of a drain's time in which new connections are still taken: who sends them has yet to hear of it."""
 MOMENT_SECONDS = 5.0
 """At most."""
+
+CANCEL_TURNS = 5
+"""Of the event loop, in which what is cancelled comes to its end: of one wait within another each takes one."""
 
 OPERATORS = (signal.SIGTERM, signal.SIGINT)
 """The signals by which an operator stops a process."""
@@ -69,7 +73,10 @@ class Server:
         self._moment = min(MOMENT * drain_seconds, MOMENT_SECONDS)
         its: dict[str, object] = {**limits._asdict(), "refuse": staticmethod(refuse), "turned_away": set()}
         if heads is not None:
-            protocol, its = DirectProtocol, {**its, "heads": heads}
+            protocol, its = (
+                DirectProtocol,
+                {**its, "heads": heads, "requests": Stage(heads.settle), "answers": Stage(heads.settle)},
+            )
         self._protocol: type[ServerProtocol] = type("Protocol", (protocol,), its)
         config = uvicorn.Config(
             app,
@@ -145,7 +152,8 @@ class _Uvicorn(uvicorn.Server):
         await super().shutdown(sockets)
         for running in self.server_state.tasks:  # after a second signal; the loop itself cancels tasks alone
             running.cancel()
-        await asyncio.sleep(0)
+        for _ in range(CANCEL_TURNS):
+            await asyncio.sleep(0)
 
     def _make_protocol(self) -> asyncio.Protocol:
         made = self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn's own startup has it

@@ -27,6 +27,7 @@ from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.sinks import Telemetry
 from proxy.wire.connection import Connection
 from proxy.wire.direct import DirectProtocol
+from proxy.wire.driver import Stage
 from proxy.wire.pool import Limits, Origin, Pool
 from proxy.wire.senders import PoolSender
 from proxy.wire.upstream import Upstream
@@ -74,10 +75,11 @@ class Proxy:
     def __init__(self, end: socket.socket) -> None:
         settings = Settings()
         log = LineWriter(os.open(os.devnull, os.O_WRONLY))
-        telemetry = Telemetry(Metrics(Block()), log)
+        self._telemetry = Telemetry(Metrics(Block()), log)
+        self._requests, self._answers = Stage(), Stage()
         pool = Pool(Limits(), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         pipeline = make_pipeline(
-            settings, make_rules(settings), Upstreams(Upstream("v2", PoolSender(URL, pool))), telemetry
+            settings, make_rules(settings), Upstreams(Upstream("v2", PoolSender(URL, pool))), self._telemetry
         )
         self._v2 = self._kept_connection(pool, end)
         self._caller = self._caller_of(DirectDoor(pipeline, settings.max_body_bytes), end)
@@ -85,7 +87,10 @@ class Proxy:
     def call(self, number: int) -> bytes:
         """One call, there and back."""
         self._caller.data_received(CALL % (number, len(BODY), BODY))
+        self._requests._take()
         self._v2.data_received(ANSWER)
+        self._answers._take()
+        self._telemetry.flush()
         return self._wire.written
 
     def _kept_connection(self, pool: Pool, end: socket.socket) -> Connection:
@@ -99,7 +104,8 @@ class Proxy:
     def _caller_of(self, heads: DirectDoor, end: socket.socket) -> DirectProtocol:
         config = uvicorn.Config(nobody, http=DirectProtocol, ws="none", lifespan="off", log_config=None)
         config.load()
-        kind: type[DirectProtocol] = type("Protocol", (DirectProtocol,), {"heads": heads})
+        its = {"heads": heads, "requests": self._requests, "answers": self._answers}
+        kind: type[DirectProtocol] = type("Protocol", (DirectProtocol,), its)
         caller = kind(config=config, server_state=ServerState(), app_state={})
         self._wire = Wire(end)
         caller.connection_made(cast(asyncio.Transport, self._wire))
