@@ -5,6 +5,7 @@ import platform
 import re
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -67,7 +68,7 @@ def look() -> Machine:
         cpu=_said(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()),
         cores=len(_CORES),
         kernel=platform.release(),
-        python=platform.python_version(),
+        python=_python(),
         versions=dict(_versions()),
     )
 
@@ -80,6 +81,12 @@ def _commit() -> str:
     commit = _said(r"\A([0-9a-f]{7,})\s*\Z", _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"))
     changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no").strip()
     return commit + (" and changes" if changed else "")
+
+
+def _python() -> str:
+    """Its version and build: one without profile-guided optimisation takes half as long again."""
+    built = "optimised" if "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "") else "plain"
+    return f"{platform.python_version()} ({built} build)"
 
 
 def _versions() -> Iterator[tuple[str, str]]:
