@@ -84,7 +84,7 @@ def _commit() -> str:
 
 
 def _python() -> str:
-    """Its version and build: one without profile-guided optimisation takes half as long again."""
+    """Its version and build: one without profile-guided optimisation takes a third longer."""
     built = "optimised" if "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "") else "plain"
     return f"{platform.python_version()} ({built} build)"
 
