@@ -84,9 +84,8 @@ def _commit() -> str:
 
 
 def _python() -> str:
-    """Its version and build: one without profile-guided optimisation takes a third longer."""
-    built = "optimised" if "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "") else "plain"
-    return f"{platform.python_version()} ({built} build)"
+    """Its version, and whether its interpreter is a shared library: such a one takes a third longer."""
+    return platform.python_version() + (" (shared library)" if sysconfig.get_config_var("Py_ENABLE_SHARED") else "")
 
 
 def _versions() -> Iterator[tuple[str, str]]:
