@@ -10,8 +10,8 @@ The house has three wings and a hall:
 - `policy/`: WHO may, WHEN and WHERE TO. Pure.
 - `wire/`: HTTP in and out.
 - `pipeline.py` joins them by the `rules.py` in force; `admission.py`, `head.py` and `translation.py` are its steps,
-  `shadow.py` is what it does off the callers' path. It has two doors: `app.py` for all that ASGI brings, `direct.py` for
-  whole calls on a deprecated endpoint, which come straight from `wire/direct.py`.
+  `shadow.py` is what it does off the callers' path. It has two doors: `app.py` for all that ASGI brings, `direct.py`
+  for whole calls on a deprecated endpoint, which come straight from `wire/direct.py`.
 - `telemetry/` is what was seen of it all, `overview.py` and `page.py` show it to people.
 - `parts.py` makes each part from `settings.py`, `serve.py` runs them, in `workers.py` where there are several;
   `reload.py` puts other rules in force, `news.py` hands them round.
