@@ -97,7 +97,13 @@ class Pool:
 
     async def _connect_apart(self, origin: Origin, limits: Limits, deadline: float) -> Connection:
         """In a task of its own: the caller may have none, and the timeouts need one."""
-        return await asyncio.create_task(self._connect(origin, limits, deadline))
+        making = asyncio.create_task(self._connect(origin, limits, deadline))
+        try:
+            return await making
+        except asyncio.CancelledError:
+            if making.done() and not making.cancelled() and making.exception() is None:
+                making.result().close()  # it was made in the same moment
+            raise
 
     async def _connect(self, origin: Origin, limits: Limits, deadline: float) -> Connection:
         loop = asyncio.get_running_loop()

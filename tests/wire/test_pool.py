@@ -506,6 +506,25 @@ def assert_slots(pool: Pool, server: Server, slots: int) -> None:
 
 
 @asynchronous
+async def test_a_call_cancelled_as_its_connection_is_made_leaves_none_open(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve(Rendezvous(1)) as server, open_pool() as pool:
+        reach = Pool._reach
+
+        async def reach_and_cancel(*arguments: Any) -> None:
+            await reach(*arguments)
+            asyncio.get_running_loop().call_soon(call.cancel)
+
+        monkeypatch.setattr(Pool, "_reach", reach_and_cancel)
+        call = asyncio.ensure_future(pool.exchange(at(server), GET))
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert pool.connections() == (0, 0)
+        await server.all_gone()
+
+
+@asynchronous
 async def test_aclose_ends_idle_connections(way: Way) -> None:
     async with serve(Rendezvous(3)) as server:
         async with open_pool(max_connections=3) as pool:
