@@ -56,6 +56,8 @@ class LastingProtocol(HttpToolsProtocol, ABC):
     """Each answer closes its connection."""
     turned_away: ClassVar[set["LastingProtocol"]] = set()
     """Those beyond the limit that are still being told so."""
+    arrived: Callable[[], None] = staticmethod(lambda: None)
+    """Told of each connection."""
 
     _running: RequestResponseCycle | None = None
     _head_open = False
@@ -73,6 +75,7 @@ class LastingProtocol(HttpToolsProtocol, ABC):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self.arrived()
         self._wire = transport
         self.flow: _Flow = _Flow(transport)
         self.transport = cast(asyncio.Transport, _Line(transport.write, self._close, self._is_closing))

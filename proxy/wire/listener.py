@@ -52,11 +52,11 @@ def turn_away_newcomers(listener: socket.socket) -> None:
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN), place))
 
 
-def accept_waiting(listener: socket.socket) -> list[socket.socket]:
-    """Those who wait now. Others are left where no file is free for them."""
+def accept_waiting(listener: socket.socket, most: int = BACKLOG) -> list[socket.socket]:
+    """Those who wait now, so many at most. Others are left where no file is free for them."""
     waiting: list[socket.socket] = []
     with contextlib.suppress(OSError):  # nobody waits any more
-        while len(waiting) < BACKLOG:
+        while len(waiting) < most:
             connection, _ = listener.accept()
             connection.setblocking(False)
             waiting.append(connection)

@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from time import monotonic
 from typing import Any, NamedTuple
 
 import uvicorn
@@ -20,6 +21,9 @@ MOMENT = 0.05
 """The share of a drain's time in which new connections are still taken: who sends them has yet to hear of it."""
 MOMENT_SECONDS = 5.0
 """At most."""
+
+LONG_TURN = 0.005
+"""Seconds that a turn of the event loop takes with some dozens of calls in it."""
 
 CANCEL_TURNS = 5
 """Of the event loop, in which what is cancelled comes to its end: of one wait within another each takes one."""
@@ -93,6 +97,7 @@ class Server:
         )
         config.timeout_graceful_shutdown = drain_seconds - self._moment  # type: ignore[assignment]  # wait_for takes it
         self._uvicorn = _Uvicorn(config, leave)
+        self._protocol.arrived = staticmethod(self._uvicorn.take_in_others)
 
     async def run(self) -> None:
         """Serves until it has drained."""
@@ -130,10 +135,44 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(config)
         self._leave = leave
         self.has_started = asyncio.Event()
+        self._listeners: list[socket.socket] = []
+        self._arriving: set[asyncio.Task[object]] = set()
+        self._takes_in = False
+        self._took_in_at = 0.0
+        self._at_once = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._listeners = sockets or []
         await super().startup(sockets)
         self.has_started.set()
+
+    def take_in_others(self) -> None:
+        """Those who wait behind one who was accepted: with long turns of the event loop ever more in each.
+
+        libuv accepts one a turn (its pull request 3696), so the last of some hundreds who come at once to a busy worker
+        would wait for seconds. Taken all together they would leave nobody to the other workers.
+        """
+        if not self._takes_in:
+            self._takes_in = True
+            asyncio.get_running_loop().call_soon(self._take_in)
+
+    def _take_in(self) -> None:
+        now = monotonic()
+        self._at_once = 2 * self._at_once + 1 if now - self._took_in_at > LONG_TURN else 0
+        self._takes_in, self._took_in_at = False, now
+        waiting: list[socket.socket] = []
+        for listener in self._listeners:
+            waiting += accept_waiting(listener, self._at_once - len(waiting))
+        if len(waiting) < self._at_once:
+            self._at_once = 0
+        self._hear(waiting)
+
+    def _hear(self, accepted: list[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        for connection in accepted:
+            arriving = loop.create_task(loop.connect_accepted_socket(self._make_protocol, connection))
+            self._arriving.add(arriving)
+            arriving.add_done_callback(self._arriving.discard)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Takes in first who waits to be accepted: closing the socket would reset them.
@@ -147,8 +186,9 @@ class _Uvicorn(uvicorn.Server):
             waiting += accept_waiting(listener)
         for server in self.servers:
             server.close()
-        for connection in waiting:
-            await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, connection)
+        self._hear(waiting)
+        if self._arriving:
+            await asyncio.wait(self._arriving)
         await super().shutdown(sockets)
         for running in self.server_state.tasks:  # after a second signal; the loop itself cancels tasks alone
             running.cancel()
