@@ -86,6 +86,7 @@ class Drive(Generic[Result]):
 
     def go_on(self) -> None:
         """To the next wait, or to the end."""
+        self._wait = None  # it holds this drive, and no call is to be left to the garbage collector
         try:
             wait = self._coroutine.send(None)
         except StopIteration as end:

@@ -4,6 +4,7 @@ python -m tests.bench.steps [most]      the total, and the functions that take m
 """
 
 import asyncio
+import gc
 import os
 import socket
 import ssl
@@ -11,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from types import FrameType
-from typing import cast
+from typing import TypeVar, cast
 
 import uvicorn
 import uvloop
@@ -31,6 +32,8 @@ from proxy.wire.driver import Stage
 from proxy.wire.pool import Limits, Origin, Pool
 from proxy.wire.senders import PoolSender
 from proxy.wire.upstream import Upstream
+
+Found = TypeVar("Found")
 
 WARM_UP = 20
 CALLS = 10
@@ -134,19 +137,38 @@ def counted(call: Callable[[int], bytes], numbers: range) -> Counter[str]:
     return steps
 
 
-async def measure(*, same_head: bool) -> Counter[str]:
-    """Of CALLS calls. With `same_head` each has the head of the one before."""
+def collected(call: Callable[[int], bytes], numbers: range) -> int:
+    """The objects of some calls that only the garbage collector frees."""
+    gc.collect()
+    gc.disable()
+    for number in numbers:
+        call(number)
+    return gc.collect()
+
+
+async def measure(look: Callable[[Callable[[int], bytes], range], Found], *, same_head: bool) -> Found:
+    """At CALLS calls. With `same_head` each has the head of the one before."""
     ends = socket.socketpair()
     proxy = Proxy(ends[0])
     for number in range(WARM_UP):
         assert proxy.call(0 if same_head else number).startswith(b"HTTP/1.1 201 ")
-    return counted((lambda _: proxy.call(0)) if same_head else proxy.call, range(WARM_UP, WARM_UP + CALLS))
+    return look((lambda _: proxy.call(0)) if same_head else proxy.call, range(WARM_UP, WARM_UP + CALLS))
+
+
+def measure_heads(look: Callable[[Callable[[int], bytes], range], Found]) -> dict[str, Found]:
+    """The same for calls whose head is known, and for others."""
+    os.environ["NOX_PROXY_UPSTREAMS__V2__URL"] = URL
+    kinds = {"a known head": True, "a new head": False}
+    return {name: uvloop.run(measure(look, same_head=same_head)) for name, same_head in kinds.items()}
+
+
+def garbage_of_calls() -> dict[str, int]:
+    """How many objects CALLS calls leave to the garbage collector."""
+    return measure_heads(collected)
 
 
 def main() -> None:
-    os.environ["NOX_PROXY_UPSTREAMS__V2__URL"] = URL
-    for name, same_head in (("a known head", True), ("a new head", False)):
-        steps = uvloop.run(measure(same_head=same_head))
+    for name, steps in measure_heads(counted).items():
         print(f"{name}: {steps.total() / CALLS:.0f} steps")
         for function, its in steps.most_common(int(sys.argv[1]) if len(sys.argv) > 1 else 0):
             print(f"{its / CALLS:8.0f}  {function}")

@@ -26,3 +26,10 @@ def test_a_call_takes_no_more_steps_than_before(head: str) -> None:
     steps = int(re.findall(rf"{head}: (\d+) steps", told)[0])
     most = STEPS[head] * (MAY_GROW if sys.version_info[:2] == (3, 11) else OTHER_PYTHON)
     assert STEPS[head] * 0.8 < steps < most
+
+
+def test_a_call_leaves_nothing_to_the_garbage_collector() -> None:
+    """What it takes comes free with its answer, warm for the next call."""
+    program = "import tests.bench.steps as steps; print(steps.garbage_of_calls())"
+    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told == "{'a known head': 0, 'a new head': 0}\n"
