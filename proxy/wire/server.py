@@ -179,6 +179,7 @@ class _Uvicorn(uvicorn.Server):
 
         None of them is heard before it is closed, or callers who come all the time would keep it open.
         """
+        self._listeners = []
         waiting: list[socket.socket] = []
         for listener in sockets or ():
             if self._leave():
