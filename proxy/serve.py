@@ -52,8 +52,6 @@ STDOUT = 1
 SAMPLE_SECONDS = 1.0
 FORGET_SECONDS = 60.0
 """How long a key may be kept after its last call, with the head that it came in."""
-GARBAGE = 20_000
-"""Objects made before the collector looks among them: a call leaves it none, and a thousand under way are as many."""
 ADMIN_LIMITS = CallerLimits(max_connections=1_000)
 OTHER_FILES = 64 + ADMIN_LIMITS.max_connections + LINGERERS
 """What a process may have open beside the connections that are set."""
@@ -196,7 +194,6 @@ async def _serve_public(
     def started() -> None:
         gc.collect()
         gc.freeze()  # what stands by now stands for good: the collector need not look at it with each call's values
-        gc.set_threshold(GARBAGE)
         metrics.ready(True)
         on_started()
 
