@@ -29,12 +29,13 @@ class Alarm:
         if moment < self._looks_at:
             self._look_at(moment)
 
-    def cancel(self) -> None:
-        """For good or until it is set again; it holds on to nothing then."""
+    def end(self) -> None:
+        """It rings no more, and holds on to nothing."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
         self._moment = self._looks_at = inf
+        self._ring = _nobody
 
     def _look_at(self, moment: float) -> None:
         if self._timer is not None:
@@ -48,3 +49,6 @@ class Alarm:
             self._look_at(self._moment)
         else:
             self._ring()
+
+
+def _nobody() -> None: ...

@@ -32,6 +32,7 @@ class Connection(asyncio.Protocol):
     answer without a length, a `Connection: close` or any fault ends it.
     """
 
+    _parser: httptools.HttpResponseParser | None = None
     _status: int
     _fields: list[Field]
     _pieces: list[bytes]
@@ -50,9 +51,7 @@ class Connection(asyncio.Protocol):
         self._known: AnswerHeads = {} if known is None else known
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
         self._waiter: Wait[Answer] | None = None
-        self._alarm = Alarm(self._loop, self._expire)
         self._reusable = True
         self._is_lost = False
         self._without_body = False
@@ -69,12 +68,12 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         waiter: Wait[Answer] = Wait(loop=self._loop)
         self._waiter = waiter
-        self._alarm.set(deadline)
         self._without_body = without_body
         self._taken = 0
         if self._is_lost:  # since it was made
             self._fail(Disconnected("closed before the request"))
         else:
+            self._alarm.set(deadline)
             self._transport.write(message)
         return waiter
 
@@ -92,17 +91,19 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Gives the connection up, whatever is under way on it."""
-        self._alarm.cancel()
         self._reusable = False
         self._waiter = None
         self._pieces = []
         if self._transport is not None:
+            self._alarm.end()
             self._transport.abort()
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._parser = httptools.HttpResponseParser(self)
+        self._alarm = Alarm(self._loop, self._expire)
         self._readable = select.poll()
         self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
@@ -118,6 +119,7 @@ class Connection(asyncio.Protocol):
                 return
             self._unread = self._interim_bytes = 0
             self._begin_answer()
+        assert self._parser is not None
         body_bytes = self._body_bytes
         self._taken += len(data)
         try:
@@ -140,10 +142,11 @@ class Connection(asyncio.Protocol):
             self._judge_end(b"")
 
     def connection_lost(self, _: Exception | None) -> None:
-        self._alarm.cancel()
+        self._alarm.end()
         self._is_lost = True
         self._reusable = False
         self._fail(Disconnected("closed before the whole answer"))
+        self._parser = None  # it refers back: what has ended is not left to the garbage collector
 
     # httptools' callbacks
 
@@ -172,6 +175,7 @@ class Connection(asyncio.Protocol):
             return
         if self._taken > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
             raise httpx.RemoteProtocolError("header block too large")
+        assert self._parser is not None
         self._status = self._parser.get_status_code()
         if not 100 <= self._status <= 599 or self._status == 101:
             raise httpx.RemoteProtocolError("not a status that can be handed on")

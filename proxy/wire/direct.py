@@ -249,7 +249,7 @@ class DirectProtocol(ServerProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._postpone_no_longer()
-        self._idle.cancel()
+        self._idle.end()
         self._have_awaited()
         super().connection_lost(exc)
 

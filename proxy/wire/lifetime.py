@@ -114,6 +114,13 @@ class LastingProtocol(HttpToolsProtocol, ABC):
             self._running.disconnected = True
             self._running.message_event.set()
         super().connection_lost(exc)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of all that refers back to this connection: it has ended, and is not left to the garbage collector."""
+        self.transport = self._wire
+        self.cycle = self._running = None  # type: ignore[assignment]  # as uvicorn has it
+        self.pipeline.clear()
 
     def drain(self) -> None:
         """The answer that is owed last closes the connection."""

@@ -104,6 +104,8 @@ class Pool:
             if making.done() and not making.cancelled() and making.exception() is None:
                 making.result().close()  # it was made in the same moment
             raise
+        finally:
+            del making  # an error of its own would refer back to it by this frame
 
     async def _connect(self, origin: Origin, limits: Limits, deadline: float) -> Connection:
         loop = asyncio.get_running_loop()

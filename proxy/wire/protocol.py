@@ -99,6 +99,7 @@ class ServerProtocol(LastingProtocol):
             return self._decline_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._end(self._refusal or MalformedMessage())
+            self._refusal = None  # its traceback refers back to this connection
         return b""
 
     # httptools' callbacks; what they raise ends the parsing

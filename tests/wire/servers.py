@@ -152,12 +152,18 @@ async def send(writer: asyncio.StreamWriter, *pieces: bytes) -> None:
         await turn()
 
 
+def abort(writer: asyncio.StreamWriter) -> None:
+    """At once, if it is still open."""
+    with contextlib.suppress(AttributeError):  # up to Python 3.11.3 asyncio's, of TLS that has ended
+        writer.transport.abort()
+
+
 def reset(writer: asyncio.StreamWriter) -> None:
     """Breaks off with an RST instead of a FIN."""
     linger = struct.pack("ii", 1, 0)
     if not writer.transport.is_closing():
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    writer.transport.abort()
+    abort(writer)
 
 
 def shut(writer: asyncio.StreamWriter) -> None:
@@ -266,7 +272,7 @@ async def serve(handler: Handler, tls: ssl.SSLContext | None = None, port: int =
     finally:
         listener.close()
         for writer in server.writers:
-            writer.transport.abort()
+            abort(writer)
         for task in tasks:
             task.cancel()
         ends = await asyncio.gather(*tasks, return_exceptions=True)

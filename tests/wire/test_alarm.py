@@ -76,9 +76,12 @@ def test_a_later_moment_after_it_rang() -> None:
     assert at == [1, 3]
 
 
-def test_once_cancelled_it_holds_on_to_nothing() -> None:
+def test_once_ended_it_rings_no_more_and_holds_on_to_nothing() -> None:
     clock, alarm, at = rung()
     alarm.set(1)
-    alarm.cancel()
+    alarm.end()
     clock.go_to(2)
     assert (at, clock.timers) == ([], [])
+    alarm.set(3)
+    clock.go_to(3)
+    assert at == []
